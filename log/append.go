@@ -1,0 +1,405 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxGroupBytes is how much may wait for the next commit before Append waits
+// too.
+const maxGroupBytes = 16 << 20
+
+// Entry is an event to append.
+type Entry struct {
+	Class Class
+	Event *Event
+
+	// OnceOwner and OnceKey, where OnceKey isn't empty, name the append: a
+	// second one with the same two within at least seven days yields the id of
+	// the first and writes nothing.
+	OnceOwner, OnceKey string
+}
+
+// A Follower is told of every record, in order, once it is durable.
+type Follower interface {
+	// Position is the id of the last record that the follower has applied.
+	Position() ulid.ULID
+	// Apply takes the next records. It is called by one goroutine at a time,
+	// and returns when readers of the follower see them. An error stops the log.
+	Apply([]Record) error
+}
+
+// Follow brings f up to the end of the log and keeps it there: from then on no
+// append is acknowledged before f has applied it. progress, if not nil, is
+// called now and then with how many records were applied in catching up. Follow
+// must return before the first Append.
+func (l *Log) Follow(f Follower, progress func(records int)) error {
+	if err := l.Feed(f, progress); err != nil {
+		return err
+	}
+	l.followers = append(l.followers, f)
+	return nil
+}
+
+// feedBatch is how many records are applied at once in catching up.
+const feedBatch = 1024
+
+// Feed applies to f all records after its position, and returns.
+func (l *Log) Feed(f Follower, progress func(records int)) error {
+	total := 0
+	batch := make([]Record, 0, feedBatch)
+	apply := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := f.Apply(batch); err != nil {
+			return err
+		}
+		total += len(batch)
+		if progress != nil {
+			progress(total)
+		}
+		batch = batch[:0]
+		return nil
+	}
+	for r, err := range l.Scan(f.Position()) {
+		if err != nil {
+			return err
+		}
+		if batch = append(batch, r); len(batch) == cap(batch) {
+			if err := apply(); err != nil {
+				return err
+			}
+		}
+	}
+	return apply()
+}
+
+// group is what one commit takes.
+type group struct {
+	batch   *pebble.Batch
+	records []Record
+	once    []string // keys to take out of Log.pending when the batch is readable
+	waiters []waiter
+	bytes   int
+	err     error
+}
+
+type waiter struct {
+	ids  []ulid.ULID
+	done func([]ulid.ULID, error)
+}
+
+func (l *Log) newGroup() *group { return &group{batch: l.db.NewBatch()} }
+
+// Append queues entries to be committed together and returns. When they are
+// durable and every follower has applied them, done is called with their ids,
+// in the order of entries. Callbacks come in the order of the appends, from one
+// goroutine; they must not block. With no entries, done is called when
+// everything appended before is durable and applied.
+//
+// An error from Append means that nothing was queued and done will not be
+// called. An error passed to done wraps ErrFailed: whether the entries are
+// durable is unknown. Append waits only while too much is queued already.
+func (l *Log) Append(entries []Entry, done func(ids []ulid.ULID, err error)) error {
+	values := make([][]byte, len(entries))
+	for i, e := range entries {
+		v, err := proto.Marshal(e.Event)
+		if err != nil {
+			return fmt.Errorf("log: encode event: %w", err)
+		}
+		values[i] = v
+	}
+	unlock := l.lockOnce(entries)
+	defer unlock()
+	known, err := l.findOnce(entries)
+	if err != nil {
+		return err
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.open.bytes > maxGroupBytes && !l.closed && l.err == nil {
+		l.room.Wait()
+	}
+	switch {
+	case l.err != nil:
+		return l.err
+	case l.closed:
+		return ErrClosed
+	}
+	g := l.open
+	ids := make([]ulid.ULID, len(entries))
+	for i, e := range entries {
+		if id, ok := known[i]; ok {
+			ids[i] = id
+			l.stats.duplicates.Add(1)
+			continue
+		}
+		id := l.clock.Next()
+		ids[i] = id
+		if err := g.add(e, id, values[i]); err != nil {
+			// A batch takes anything until memory ends; what it holds can no
+			// longer be trusted.
+			l.failLocked(err)
+			return l.err
+		}
+		if e.OnceKey != "" {
+			k := e.OnceOwner + "\x00" + e.OnceKey
+			l.pending[k] = id
+			g.once = append(g.once, k)
+		}
+	}
+	g.waiters = append(g.waiters, waiter{ids, done})
+	l.poke()
+	return nil
+}
+
+// AppendWait is Append for callers that have nothing else to do until the
+// entries are durable and applied. An ended ctx ends the wait, not the append.
+func (l *Log) AppendWait(ctx context.Context, entries ...Entry) ([]ulid.ULID, error) {
+	type result struct {
+		ids []ulid.ULID
+		err error
+	}
+	c := make(chan result, 1)
+	if err := l.Append(entries, func(ids []ulid.ULID, err error) { c <- result{ids, err} }); err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-c:
+		return r.ids, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (g *group) add(e Entry, id ulid.ULID, value []byte) error {
+	key := recordKey(e.Class, id)
+	if err := g.batch.Set(key, value, nil); err != nil {
+		return err
+	}
+	if e.OnceKey != "" {
+		k := onceKey(generation(IDTime(id)), e.OnceOwner, e.OnceKey)
+		if err := g.batch.Set(k, id[:], nil); err != nil {
+			return err
+		}
+	}
+	if x := e.Event.GetExpired(); x != nil {
+		if err := g.expire(x); err != nil {
+			return err
+		}
+	}
+	g.records = append(g.records, Record{ID: id, Class: e.Class, Event: e.Event})
+	g.bytes += len(key) + len(value)
+	return nil
+}
+
+func (l *Log) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// commit, sync and deliver are the three stages of the writer. While one group
+// syncs the next is written, and the one before is applied and acknowledged.
+func (l *Log) commit() {
+	defer close(l.committed)
+	for range l.wake {
+		l.mu.Lock()
+		g, closed := l.open, l.closed
+		if len(g.waiters) > 0 {
+			l.open = l.newGroup()
+			l.room.Broadcast()
+		} else {
+			g = nil
+		}
+		failed := l.err
+		l.mu.Unlock()
+		if g != nil {
+			if g.err = failed; g.err == nil && len(g.records) > 0 {
+				g.err = l.write(g)
+			}
+			l.committed <- g
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+func (l *Log) write(g *group) error {
+	last := g.records[len(g.records)-1].ID
+	if err := g.batch.Set(keyLast, last[:], nil); err != nil {
+		return err
+	}
+	return l.db.ApplyNoSyncWait(g.batch, pebble.Sync)
+}
+
+func (l *Log) sync() {
+	defer close(l.synced)
+	for g := range l.committed {
+		if g.err == nil && len(g.records) > 0 {
+			g.err = g.batch.SyncWait() // the commit point: from here on it is durable
+		}
+		l.synced <- g
+	}
+}
+
+func (l *Log) deliver() {
+	defer close(l.stopped)
+	for g := range l.synced {
+		if g.err == nil && len(g.records) > 0 {
+			last := g.records[len(g.records)-1].ID
+			l.durable.Store(&last)
+			l.stats.commits.Add(1)
+			l.stats.records.Add(uint64(len(g.records)))
+			l.stats.bytes.Add(uint64(g.bytes))
+			g.err = l.apply(g.records)
+		}
+		l.finish(g)
+	}
+}
+
+func (l *Log) apply(records []Record) error {
+	for _, f := range l.followers {
+		if err := f.Apply(records); err != nil {
+			return fmt.Errorf("apply records: %w", err)
+		}
+	}
+	return nil
+}
+
+// finish releases those who wait for g, in the order in which they came.
+func (l *Log) finish(g *group) {
+	l.mu.Lock()
+	for _, k := range g.once {
+		delete(l.pending, k)
+	}
+	if g.err == nil {
+		g.err = l.err // a group behind a failed one must not be acknowledged
+	}
+	if g.err != nil {
+		l.failLocked(g.err)
+		g.err = l.err
+	}
+	l.mu.Unlock()
+	for _, w := range g.waiters {
+		if g.err != nil {
+			w.done(nil, g.err)
+		} else {
+			w.done(w.ids, nil)
+		}
+	}
+	if err := g.batch.Close(); err != nil {
+		l.logger.Error("log: release a batch", zapError(err))
+	}
+}
+
+// failLocked stops the log for good. l.mu is held.
+func (l *Log) failLocked(err error) {
+	if l.err != nil {
+		return
+	}
+	if !errors.Is(err, ErrFailed) {
+		err = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	l.err = err
+	l.room.Broadcast()
+	l.logger.Error("the log takes no more appends until it is opened anew", zapError(err))
+}
+
+var onceSeed = maphash.MakeSeed()
+
+// lockOnce keeps others from appending under the same idempotency keys until
+// the returned function is called.
+func (l *Log) lockOnce(entries []Entry) (unlock func()) {
+	var held uint64 // a bit for each of the 64 locks, so each is taken once and in order
+	for _, e := range entries {
+		if e.OnceKey != "" {
+			held |= 1 << (maphash.String(onceSeed, e.OnceOwner+"\x00"+e.OnceKey) % 64)
+		}
+	}
+	if held == 0 {
+		return func() {}
+	}
+	for i := range l.onceLocks {
+		if held&(1<<i) != 0 {
+			l.onceLocks[i].Lock()
+		}
+	}
+	return func() {
+		for i := range l.onceLocks {
+			if held&(1<<i) != 0 {
+				l.onceLocks[i].Unlock()
+			}
+		}
+	}
+}
+
+// findOnce returns, by index, the ids of entries that were appended before.
+func (l *Log) findOnce(entries []Entry) (map[int]ulid.ULID, error) {
+	var known map[int]ulid.ULID
+	for i, e := range entries {
+		if e.OnceKey == "" {
+			continue
+		}
+		// First what is queued, then what is stored: a key leaves the queue only
+		// when the store can be asked for it.
+		l.mu.Lock()
+		id, ok := l.pending[e.OnceOwner+"\x00"+e.OnceKey]
+		l.mu.Unlock()
+		if !ok {
+			var err error
+			if id, ok, err = l.storedOnce(e.OnceOwner, e.OnceKey); err != nil {
+				return nil, err
+			}
+		}
+		if ok {
+			if known == nil {
+				known = make(map[int]ulid.ULID)
+			}
+			known[i] = id
+		}
+	}
+	return known, nil
+}
+
+func (l *Log) storedOnce(owner, key string) (id ulid.ULID, ok bool, err error) {
+	current := generation(l.clock.Now())
+	if err := l.forgetOnce(current); err != nil {
+		return id, false, err
+	}
+	for _, g := range []uint32{current, current - 1} {
+		v, err := l.get(onceKey(g, owner, key))
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return id, false, fmt.Errorf("log: look up an idempotency key: %w", err)
+		}
+		copy(id[:], v)
+		return id, true, nil
+	}
+	return id, false, nil
+}
+
+// forgetOnce deletes the generations that are no longer looked at.
+func (l *Log) forgetOnce(current uint32) error {
+	oldest := l.oldestGen.Load()
+	if current-1 <= oldest || !l.oldestGen.CompareAndSwap(oldest, current-1) {
+		return nil
+	}
+	err := l.db.DeleteRange([]byte{kindOnce}, onceKey(current-1, "", "")[:5], pebble.NoSync)
+	if err != nil {
+		return fmt.Errorf("log: forget idempotency keys: %w", err)
+	}
+	return nil
+}

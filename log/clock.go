@@ -1,0 +1,99 @@
+package log
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/binary"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// Clock mints ids: ULIDs that grow strictly, whatever the wall clock does. Logs
+// that share a Clock draw from one order of ids.
+//
+// Within a millisecond an id differs from the one before it by a random step of
+// up to 2^56, so that nobody who knows their own ids can guess a neighbour's
+// (XEP-0313 section 3 wants them unpredictable). A clock that was set back
+// makes ids stay in the last millisecond until the time has come around again.
+type Clock struct {
+	mu      sync.Mutex
+	now     func() time.Time
+	entropy io.Reader
+	last    ulid.ULID
+}
+
+// NewClock returns a Clock that reads the time from now; nil means time.Now.
+func NewClock(now func() time.Time) *Clock {
+	if now == nil {
+		now = time.Now
+	}
+	return &Clock{now: now, entropy: bufio.NewReaderSize(rand.Reader, 4096)}
+}
+
+// Now returns the time that the next id would carry, in whole milliseconds.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.UnixMilli(int64(max(ulid.Timestamp(c.now()), c.last.Time()))).UTC()
+}
+
+// Observe makes every later id greater than id. A log calls it with the last id
+// that it holds.
+func (c *Clock) Observe(id ulid.ULID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id.Compare(c.last) > 0 {
+		c.last = id
+	}
+}
+
+// Next returns an id greater than all before it.
+func (c *Clock) Next() ulid.ULID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ms := ulid.Timestamp(c.now()); ms > c.last.Time() {
+		c.last = c.first(ms)
+		return c.last
+	}
+	next, ok := c.step(c.last)
+	if !ok {
+		next = c.first(c.last.Time() + 1)
+	}
+	c.last = next
+	return next
+}
+
+// first returns a random id of the millisecond ms. Its highest random bit is
+// zero, which leaves room for some 2^24 steps.
+func (c *Clock) first(ms uint64) (id ulid.ULID) {
+	c.random(id[6:])
+	id[6] &= 0x7f
+	if err := id.SetTime(ms); err != nil {
+		panic("log: the clock is past the year 10889")
+	}
+	return id
+}
+
+// step adds a random number from 1 to 2^56 to the 80 random bits of id.
+func (c *Clock) step(id ulid.ULID) (ulid.ULID, bool) {
+	var b [8]byte
+	c.random(b[1:])
+	low := binary.BigEndian.Uint64(id[8:])
+	sum := low + binary.BigEndian.Uint64(b[:]) + 1
+	binary.BigEndian.PutUint64(id[8:], sum)
+	if sum > low {
+		return id, true
+	}
+	high := binary.BigEndian.Uint16(id[6:]) + 1
+	binary.BigEndian.PutUint16(id[6:], high)
+	return id, high != 0
+}
+
+func (c *Clock) random(b []byte) {
+	if _, err := io.ReadFull(c.entropy, b); err != nil {
+		panic("log: no randomness to make ids of: " + err.Error())
+	}
+}

@@ -1,0 +1,77 @@
+package log
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// The keys of the log's store. The first byte tells the kind and is
+// unchangeable.
+//
+//	meta    0x01 | name                                       → by name
+//	class   0x02 | class uint16                               → name of the class
+//	once    0x03 | generation uint32 | SHA-256(owner,key)[:16] → id of the record
+//	record  0x10 | class uint16 | ulid 16 bytes               → Event (protobuf)
+//
+// Numbers are big-endian, so the records of a class lie in the order of their
+// ids, and everything in it older than a moment is one range.
+const (
+	kindMeta   byte = 0x01
+	kindClass  byte = 0x02
+	kindOnce   byte = 0x03
+	kindRecord byte = 0x10
+)
+
+const recordKeyLen = 1 + 2 + 16
+
+var (
+	keyFormat = append([]byte{kindMeta}, "format"...) // → uint32, see formatVersion
+	keyLast   = append([]byte{kindMeta}, "last"...)   // → the greatest id ever committed
+)
+
+func recordKey(c Class, id ulid.ULID) []byte {
+	k := make([]byte, 0, recordKeyLen)
+	k = append(k, kindRecord)
+	k = binary.BigEndian.AppendUint16(k, uint16(c))
+	return append(k, id[:]...)
+}
+
+func recordID(key []byte) (id ulid.ULID) {
+	copy(id[:], key[3:])
+	return id
+}
+
+// recordsEnd is the first key behind all records of c.
+func recordsEnd(c Class) []byte {
+	if c == maxClass {
+		return []byte{kindRecord + 1}
+	}
+	return recordKey(c+1, ulid.ULID{})
+}
+
+func classKey(c Class) []byte {
+	return binary.BigEndian.AppendUint16([]byte{kindClass}, uint16(c))
+}
+
+// firstAt is the smallest id of the millisecond that t lies in.
+func firstAt(t time.Time) (id ulid.ULID) {
+	if ms := t.UnixMilli(); ms > 0 {
+		_ = id.SetTime(min(uint64(ms), ulid.MaxTime()))
+	}
+	return id
+}
+
+// rememberFor is how long an idempotency key is remembered at least; at most it
+// is twice as long, because keys are forgotten a generation at a time.
+const rememberFor = 7 * 24 * time.Hour
+
+func generation(t time.Time) uint32 { return uint32(t.UnixMilli() / rememberFor.Milliseconds()) }
+
+func onceKey(generation uint32, owner, key string) []byte {
+	k := binary.BigEndian.AppendUint32([]byte{kindOnce}, generation)
+	sum := sha256.Sum256([]byte(owner + "\x00" + key))
+	return append(k, sum[:16]...)
+}

@@ -1,0 +1,227 @@
+package log
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+)
+
+// formatVersion is written into every store. A store with a greater one was
+// made by a newer mamlog, which this one can't read.
+const formatVersion = 1
+
+// ErrClosed is returned by operations on a log that was closed.
+var ErrClosed = errors.New("the log is closed")
+
+// ErrFailed is wrapped by the error of every append after a commit or a
+// follower failed: whether that commit is durable is unknown, so nothing more is
+// acknowledged until the log is opened anew.
+var ErrFailed = errors.New("the log stopped after a failed write")
+
+// Options for Open. The zero value works.
+type Options struct {
+	FS     vfs.FS        // nil: the operating system's
+	Cache  *pebble.Cache // nil: one of its own, 8 MiB
+	Clock  *Clock        // nil: one of its own, on the wall clock
+	Logger *zap.Logger   // nil: silent
+}
+
+// Record is one event with its place in the log.
+type Record struct {
+	ID    ulid.ULID
+	Class Class
+	Event *Event
+}
+
+// Time is when the record was appended, in whole milliseconds.
+func (r Record) Time() time.Time { return IDTime(r.ID) }
+
+// IDTime is the time that an id carries, in UTC and whole milliseconds.
+func IDTime(id ulid.ULID) time.Time { return time.UnixMilli(int64(id.Time())).UTC() }
+
+// FirstAt is the smallest id of the millisecond that t lies in: an inclusive
+// lower bound for records since t.
+func FirstAt(t time.Time) ulid.ULID { return firstAt(t) }
+
+// Log is an open log. It is made by Open.
+type Log struct {
+	db     *pebble.DB
+	clock  *Clock
+	logger *zap.Logger
+
+	// The group of appends that the next commit takes. mu also puts ids in
+	// order: an id is minted and its record queued under one hold of it.
+	mu      sync.Mutex
+	room    *sync.Cond // open has room again
+	open    *group
+	pending map[string]ulid.ULID // once keys queued but not yet readable in db
+	closed  bool
+	err     error
+
+	classes struct {
+		sync.RWMutex
+		byName map[string]Class
+		names  map[Class]string
+	}
+	onceLocks [64]sync.Mutex // by once key: look-up and queueing are one step
+	oldestGen atomic.Uint32  // generations below it are deleted
+
+	followers []Follower // set before the first append, read by deliver
+	durable   atomic.Pointer[ulid.ULID]
+	stats     struct{ records, commits, bytes, duplicates atomic.Uint64 }
+
+	wake      chan struct{}
+	committed chan *group
+	synced    chan *group
+	stopped   chan struct{}
+}
+
+// Open opens the log in dir, or makes one there. It fails on a store that a
+// newer version wrote, and on one that another process has open.
+func Open(dir string, o Options) (*Log, error) {
+	if o.Clock == nil {
+		o.Clock = NewClock(nil)
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	db, err := pebble.Open(dir, pebbleOptions(o))
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, err)
+	}
+	l := &Log{
+		db: db, clock: o.Clock, logger: o.Logger,
+		pending:   make(map[string]ulid.ULID),
+		wake:      make(chan struct{}, 1),
+		committed: make(chan *group, 4),
+		synced:    make(chan *group, 4),
+		stopped:   make(chan struct{}),
+	}
+	l.room = sync.NewCond(&l.mu)
+	l.open = l.newGroup()
+	if err := l.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", dir, err), db.Close())
+	}
+	go l.commit()
+	go l.sync()
+	go l.deliver()
+	return l, nil
+}
+
+func pebbleOptions(o Options) *pebble.Options {
+	po := &pebble.Options{
+		FS:                 o.FS,
+		Cache:              o.Cache,
+		Logger:             pebbleLogger{o.Logger.Sugar()},
+		FormatMajorVersion: pebble.FormatNewest,
+		MemTableSize:       64 << 20,
+		// Records arrive in key order, so there is little to merge: flushed
+		// tables move down as they are.
+		MemTableStopWritesThreshold: 4,
+	}
+	for i := range po.Levels {
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // for look-ups of idempotency keys
+		po.Levels[i].BlockSize = 32 << 10
+	}
+	return po
+}
+
+// load reads what the store says of itself.
+func (l *Log) load() error {
+	version, err := l.get(keyFormat)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		v := binary.BigEndian.AppendUint32(nil, formatVersion)
+		if err := l.db.Set(keyFormat, v, pebble.Sync); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		if len(version) != 4 {
+			return fmt.Errorf("its format version has %d bytes instead of 4: the store is damaged", len(version))
+		}
+		if v := binary.BigEndian.Uint32(version); v > formatVersion {
+			return fmt.Errorf("it has format version %d, and this mamlog reads versions up to %d: use a newer mamlog", v, formatVersion)
+		}
+	}
+	var last ulid.ULID
+	if b, err := l.get(keyLast); err == nil {
+		copy(last[:], b)
+	} else if !errors.Is(err, pebble.ErrNotFound) {
+		return err
+	}
+	l.clock.Observe(last)
+	l.durable.Store(&last)
+	return l.loadClasses()
+}
+
+// get returns a copy of the value at key.
+func (l *Log) get(key []byte) ([]byte, error) {
+	v, closer, err := l.db.Get(key)
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return append([]byte(nil), v...), nil
+}
+
+// Last is the id of the newest durable record, zero if there never was one.
+func (l *Log) Last() ulid.ULID { return *l.durable.Load() }
+
+// Clock is where the log's ids come from.
+func (l *Log) Clock() *Clock { return l.clock }
+
+// Close commits what was appended, calls the callbacks, and closes the store.
+// Appends after it fail with ErrClosed.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	l.room.Broadcast()
+	l.mu.Unlock()
+	l.poke()
+	<-l.stopped
+	return l.db.Close()
+}
+
+// Stats counts since the log was opened.
+type Stats struct {
+	Records    uint64 // appended and durable
+	Commits    uint64 // group commits, each with one fsync
+	Bytes      uint64 // of records' keys and values
+	Duplicates uint64 // appends recognised by their idempotency key
+	DiskBytes  uint64 // on disk now
+}
+
+// Stats returns the counters.
+func (l *Log) Stats() Stats {
+	return Stats{
+		Records:    l.stats.records.Load(),
+		Commits:    l.stats.commits.Load(),
+		Bytes:      l.stats.bytes.Load(),
+		Duplicates: l.stats.duplicates.Load(),
+		DiskBytes:  l.db.Metrics().DiskSpaceUsage(),
+	}
+}
+
+// pebbleLogger passes the engine's words on. The engine calls Fatalf where it
+// can't go on without risking data, a failed WAL write above all: the process
+// then ends without acknowledging anything more.
+type pebbleLogger struct{ *zap.SugaredLogger }
+
+func (p pebbleLogger) Infof(format string, args ...any)  { p.SugaredLogger.Debugf(format, args...) }
+func (p pebbleLogger) Errorf(format string, args ...any) { p.SugaredLogger.Errorf(format, args...) }
+func (p pebbleLogger) Fatalf(format string, args ...any) { p.SugaredLogger.Fatalf(format, args...) }

@@ -1,0 +1,108 @@
+package log
+
+import (
+	"bytes"
+	"fmt"
+	"iter"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+)
+
+// Scan yields the durable records after position, exclusive, in the order of
+// their ids, up to the newest at the time of the call. The zero id is before
+// all records. It stops at the first error, which it yields.
+func (l *Log) Scan(after ulid.ULID) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		fail := func(err error) { yield(Record{}, fmt.Errorf("scan the log: %w", err)) }
+		last := l.Last()
+		snapshot := l.db.NewSnapshot()
+		defer snapshot.Close()
+		var heads []*pebble.Iterator
+		defer func() {
+			for _, it := range heads {
+				it.Close()
+			}
+		}()
+		for _, c := range l.Classes() {
+			it, err := snapshot.NewIter(&pebble.IterOptions{
+				LowerBound: append(recordKey(c, after), 0),
+				UpperBound: append(recordKey(c, last), 0),
+			})
+			if err != nil {
+				fail(err)
+				return
+			}
+			heads = append(heads, it)
+			it.First()
+		}
+		for {
+			next := earliest(heads)
+			if next == nil {
+				break
+			}
+			r, err := decodeRecord(next.Key(), next.Value())
+			if err != nil {
+				fail(err)
+				return
+			}
+			if !yield(r, nil) {
+				return
+			}
+			next.Next()
+		}
+		for _, it := range heads {
+			if err := it.Error(); err != nil {
+				fail(err)
+				return
+			}
+		}
+	}
+}
+
+// earliest is the iterator that stands at the smallest id; nil at the end, or
+// when one of them failed.
+func earliest(heads []*pebble.Iterator) (first *pebble.Iterator) {
+	for _, it := range heads {
+		if !it.Valid() {
+			if it.Error() != nil {
+				return nil
+			}
+			continue
+		}
+		if first == nil || bytes.Compare(it.Key()[3:], first.Key()[3:]) < 0 {
+			first = it
+		}
+	}
+	return first
+}
+
+func decodeRecord(key, value []byte) (Record, error) {
+	if len(key) != recordKeyLen {
+		return Record{}, fmt.Errorf("a record's key has %d bytes instead of %d", len(key), recordKeyLen)
+	}
+	r := Record{ID: recordID(key), Class: Class(key[1])<<8 | Class(key[2]), Event: new(Event)}
+	if err := proto.Unmarshal(value, r.Event); err != nil {
+		return Record{}, fmt.Errorf("record %s: %w", r.ID, err)
+	}
+	return r, nil
+}
+
+// Get returns the record with that class and id; ok is false if there is none.
+func (l *Log) Get(c Class, id ulid.ULID) (r Record, ok bool, err error) {
+	key := recordKey(c, id)
+	v, closer, err := l.db.Get(key)
+	if err == pebble.ErrNotFound {
+		return Record{}, false, nil
+	}
+	if err != nil {
+		return Record{}, false, fmt.Errorf("read record %s: %w", id, err)
+	}
+	defer closer.Close()
+	r, err = decodeRecord(key, v)
+	return r, err == nil, err
+}
+
+func zapError(err error) zap.Field { return zap.Error(err) }
