@@ -108,6 +108,15 @@ func (l *Log) newGroup() *group { return &group{batch: l.db.NewBatch()} }
 // called. An error passed to done wraps ErrFailed: whether the entries are
 // durable is unknown. Append waits only while too much is queued already.
 func (l *Log) Append(entries []Entry, done func(ids []ulid.ULID, err error)) error {
+	return l.append(entries, done, true)
+}
+
+// AppendInCallback is Append for use in callbacks: it never waits.
+func (l *Log) AppendInCallback(entries []Entry, done func(ids []ulid.ULID, err error)) error {
+	return l.append(entries, done, false)
+}
+
+func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wait bool) error {
 	values := make([][]byte, len(entries))
 	for i, e := range entries {
 		v, err := proto.Marshal(e.Event)
@@ -125,7 +134,7 @@ func (l *Log) Append(entries []Entry, done func(ids []ulid.ULID, err error)) err
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.open.bytes > maxGroupBytes && !l.closed && l.err == nil {
+	for wait && l.open.bytes > maxGroupBytes && !l.closed && l.err == nil {
 		l.room.Wait()
 	}
 	switch {

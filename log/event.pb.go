@@ -492,8 +492,10 @@ type MessageArchived struct {
 	// was decided.
 	DecidedBy []byte `protobuf:"bytes,5,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
 	// The stanza with its own xmlns='jabber:client', as it is shown to queries.
-	Stanza        []byte `protobuf:"bytes,6,opt,name=stanza,proto3" json:"stanza,omitempty"`
-	StanzaId      string `protobuf:"bytes,7,opt,name=stanza_id,json=stanzaId,proto3" json:"stanza_id,omitempty"` // the stanza's id attribute, to match a bounce with its message
+	Stanza   []byte `protobuf:"bytes,6,opt,name=stanza,proto3" json:"stanza,omitempty"`
+	StanzaId string `protobuf:"bytes,7,opt,name=stanza_id,json=stanzaId,proto3" json:"stanza_id,omitempty"` // the stanza's id attribute, to match a bounce with its message
+	// DIRECTION_SELF only: a second JID that a query's with= finds it by.
+	AlsoPeer      string `protobuf:"bytes,8,opt,name=also_peer,json=alsoPeer,proto3" json:"also_peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -573,6 +575,13 @@ func (x *MessageArchived) GetStanza() []byte {
 func (x *MessageArchived) GetStanzaId() string {
 	if x != nil {
 		return x.StanzaId
+	}
+	return ""
+}
+
+func (x *MessageArchived) GetAlsoPeer() string {
+	if x != nil {
+		return x.AlsoPeer
 	}
 	return ""
 }
@@ -1322,7 +1331,7 @@ const file_log_event_proto_rawDesc = "" +
 	"\x06roster\x18\x05 \x01(\v2\x1c.mamlog.log.v1.RosterChangedH\x00R\x06roster\x122\n" +
 	"\aexpired\x18\x06 \x01(\v2\x16.mamlog.log.v1.ExpiredH\x00R\aexpired\x120\n" +
 	"\x04read\x18\a \x01(\v2\x1a.mamlog.log.v1.ArchiveReadH\x00R\x04readB\x06\n" +
-	"\x04kind\"\xf6\x01\n" +
+	"\x04kind\"\x93\x02\n" +
 	"\x0fMessageArchived\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x126\n" +
@@ -1331,7 +1340,8 @@ const file_log_event_proto_rawDesc = "" +
 	"\n" +
 	"decided_by\x18\x05 \x01(\fR\tdecidedBy\x12\x16\n" +
 	"\x06stanza\x18\x06 \x01(\fR\x06stanza\x12\x1b\n" +
-	"\tstanza_id\x18\a \x01(\tR\bstanzaId\"m\n" +
+	"\tstanza_id\x18\a \x01(\tR\bstanzaId\x12\x1b\n" +
+	"\talso_peer\x18\b \x01(\tR\balsoPeer\"m\n" +
 	"\vPreferences\x120\n" +
 	"\adefault\x18\x01 \x01(\x0e2\x16.mamlog.log.v1.DefaultR\adefault\x12\x16\n" +
 	"\x06always\x18\x02 \x03(\tR\x06always\x12\x14\n" +

@@ -17,6 +17,8 @@ func (l *Log) Expire(ctx context.Context, c Class, before time.Time) (bool, erro
 	if c == Audit {
 		return false, fmt.Errorf("log: records of the class %q never expire", l.ClassName(c))
 	}
+	l.expiring.Lock()
+	defer l.expiring.Unlock()
 	any, err := l.anyBefore(c, before)
 	if err != nil || !any {
 		return false, err

@@ -74,6 +74,7 @@ type Log struct {
 	}
 	onceLocks [64]sync.Mutex // by once key: look-up and queueing are one step
 	oldestGen atomic.Uint32  // generations below it are deleted
+	expiring  sync.Mutex     // held while an expiry is under way
 
 	followers []Follower // set before the first append, read by deliver
 	durable   atomic.Pointer[ulid.ULID]

@@ -16,20 +16,60 @@ import (
 // all records. It stops at the first error, which it yields.
 func (l *Log) Scan(after ulid.ULID) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		fail := func(err error) { yield(Record{}, fmt.Errorf("scan the log: %w", err)) }
 		last := l.Last()
-		snapshot := l.db.NewSnapshot()
-		defer snapshot.Close()
+		s := &Snapshot{log: l, db: l.db.NewSnapshot(), Last: last}
+		defer s.Close()
+		s.Scan(after)(yield)
+	}
+}
+
+// Snapshot is the log as it was at one moment.
+type Snapshot struct {
+	log  *Log
+	db   *pebble.Snapshot
+	Last ulid.ULID // the newest record in it
+}
+
+// Close releases the snapshot.
+func (s *Snapshot) Close() error { return s.db.Close() }
+
+// Snapshot returns the log as of a moment at which the followers have applied
+// what is in it and nothing else, and calls then at that very moment: a snapshot
+// that then takes of a follower's rows shows the same state.
+func (l *Log) Snapshot(then func()) (*Snapshot, error) {
+	// Only an expiry takes records away that are in the log already; none may be
+	// written but not yet applied.
+	l.expiring.Lock()
+	defer l.expiring.Unlock()
+	done := make(chan error, 1)
+	var s *Snapshot
+	err := l.Append(nil, func(_ []ulid.ULID, err error) {
+		if err == nil {
+			s = &Snapshot{log: l, db: l.db.NewSnapshot(), Last: l.Last()}
+			then()
+		}
+		done <- err
+	})
+	if err == nil {
+		err = <-done
+	}
+	return s, err
+}
+
+// Scan yields the records after position up to s.Last, like Log.Scan.
+func (s *Snapshot) Scan(after ulid.ULID) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		fail := func(err error) { yield(Record{}, fmt.Errorf("scan the log: %w", err)) }
 		var heads []*pebble.Iterator
 		defer func() {
 			for _, it := range heads {
 				it.Close()
 			}
 		}()
-		for _, c := range l.Classes() {
-			it, err := snapshot.NewIter(&pebble.IterOptions{
+		for _, c := range s.log.Classes() {
+			it, err := s.db.NewIter(&pebble.IterOptions{
 				LowerBound: append(recordKey(c, after), 0),
-				UpperBound: append(recordKey(c, last), 0),
+				UpperBound: append(recordKey(c, s.Last), 0),
 			})
 			if err != nil {
 				fail(err)

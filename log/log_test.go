@@ -1,0 +1,533 @@
+package log
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+)
+
+func message(owner, body string) *Event {
+	return &Event{Kind: &Event_Message{Message: &MessageArchived{Owner: owner, Stanza: []byte(body)}}}
+}
+
+func open(t testing.TB, fs vfs.FS, now func() time.Time) *Log {
+	t.Helper()
+	l, err := Open("log", Options{FS: fs, Clock: NewClock(now)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func mustAppend(t testing.TB, l *Log, entries ...Entry) []ulid.ULID {
+	t.Helper()
+	ids, err := l.AppendWait(context.Background(), entries...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func scanIDs(t testing.TB, l *Log, after ulid.ULID) (ids []ulid.ULID) {
+	t.Helper()
+	for r, err := range l.Scan(after) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+// recorder is a follower that remembers what it saw.
+type recorder struct {
+	mu   sync.Mutex
+	seen []ulid.ULID
+}
+
+func (r *recorder) Position() (id ulid.ULID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.seen); n > 0 {
+		id = r.seen[n-1]
+	}
+	return id
+}
+
+func (r *recorder) Apply(records []Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rec := range records {
+		r.seen = append(r.seen, rec.ID)
+	}
+	return nil
+}
+
+func (r *recorder) has(id ulid.ULID) bool { return r.Position().Compare(id) >= 0 }
+
+// Invariant 1: the order of ids is the order of commits and of what readers
+// see, for any number of concurrent writers.
+func TestOrderOfIDsIsOrderOfCommits(t *testing.T) {
+	l := open(t, vfs.NewMem(), nil)
+	defer l.Close()
+	f := new(recorder)
+	if err := l.Follow(f, nil); err != nil {
+		t.Fatal(err)
+	}
+	const writers, each = 16, 200
+	var mu sync.Mutex
+	var acked []ulid.ULID
+	var late atomic.Int64
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range each {
+				wg.Add(1)
+				class := Class(0)
+				err := l.Append([]Entry{{Class: class, Event: message("a@h", fmt.Sprint(w, i))}}, func(ids []ulid.ULID, err error) {
+					defer wg.Done()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if !f.has(ids[0]) {
+						late.Add(1)
+					}
+					mu.Lock()
+					acked = append(acked, ids...)
+					mu.Unlock()
+				})
+				if err != nil {
+					t.Error(err)
+					wg.Done()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if late.Load() > 0 {
+		t.Errorf("%d appends were acknowledged before the follower had them", late.Load())
+	}
+	if len(acked) != writers*each {
+		t.Fatalf("%d acknowledged, want %d", len(acked), writers*each)
+	}
+	for i := 1; i < len(acked); i++ {
+		if acked[i-1].Compare(acked[i]) >= 0 {
+			t.Fatalf("acknowledgement %d has id %s, after %s", i, acked[i], acked[i-1])
+		}
+	}
+	if got := scanIDs(t, l, ulid.ULID{}); fmt.Sprint(got) != fmt.Sprint(acked) || fmt.Sprint(got) != fmt.Sprint(f.seen) {
+		t.Error("scan, follower and acknowledgements do not agree on the order")
+	}
+}
+
+// A reader that asks again and again for what is after the last id it saw
+// misses nothing.
+func TestFollowingReaderMissesNothing(t *testing.T) {
+	l := open(t, vfs.NewMem(), nil)
+	defer l.Close()
+	const total = 2000
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range total / 8 {
+				if err := l.Append([]Entry{{Event: message("a@h", "x")}}, func([]ulid.ULID, error) {}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	var followed []ulid.ULID
+	var last ulid.ULID
+	deadline := time.Now().Add(time.Minute)
+	for len(followed) < total && time.Now().Before(deadline) {
+		for _, id := range scanIDs(t, l, last) {
+			followed = append(followed, id)
+			last = id
+		}
+	}
+	wg.Wait()
+	if got := scanIDs(t, l, ulid.ULID{}); fmt.Sprint(got) != fmt.Sprint(followed) {
+		t.Fatalf("the reader saw %d records, the log has %d", len(followed), len(got))
+	}
+}
+
+// Invariant 2: what was acknowledged survives a crash that drops everything
+// that was not synced.
+func TestAcknowledgedIsDurable(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for round := range 20 {
+		fs := vfs.NewCrashableMem()
+		l := open(t, fs, nil)
+		var mu sync.Mutex
+		acked := make(map[ulid.ULID]bool)
+		for range 1 + rng.IntN(300) {
+			err := l.Append([]Entry{{Event: message("a@h", "x")}}, func(ids []ulid.ULID, err error) {
+				if err == nil {
+					mu.Lock()
+					acked[ids[0]] = true
+					mu.Unlock()
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		mu.Lock() // no acknowledgement between the look and the crash
+		crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0})
+		known := maps.Clone(acked)
+		mu.Unlock()
+		again := open(t, crashed, nil)
+		held := scanIDs(t, again, ulid.ULID{})
+		for i := 1; i < len(held); i++ {
+			if held[i-1].Compare(held[i]) >= 0 {
+				t.Fatal("order is lost")
+			}
+		}
+		for _, id := range held {
+			delete(known, id)
+		}
+		if len(known) > 0 {
+			t.Fatalf("round %d: %d acknowledged records are lost", round, len(known))
+		}
+		next := mustAppend(t, again, Entry{Event: message("a@h", "y")})
+		if len(held) > 0 && next[0].Compare(held[len(held)-1]) <= 0 {
+			t.Fatal("an id after the crash is not greater than those before")
+		}
+		if err := errors.Join(again.Close(), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Invariant 3: an append that repeats an idempotency key is not a second record.
+func TestRetryIsNotASecondRecord(t *testing.T) {
+	fs := vfs.NewMem()
+	l := open(t, fs, nil)
+	entry := func(owner, key string) Entry {
+		return Entry{Event: message(owner, "x"), OnceOwner: owner, OnceKey: key}
+	}
+	// Eight at once, so that some meet the key while it is still queued.
+	var wg sync.WaitGroup
+	got := make([]ulid.ULID, 8)
+	for i := range got {
+		wg.Go(func() { got[i] = mustAppend(t, l, entry("a@h", "k1"))[0] })
+	}
+	wg.Wait()
+	for _, id := range got {
+		if id != got[0] {
+			t.Errorf("one key has the ids %s and %s", id, got[0])
+		}
+	}
+	other := mustAppend(t, l, entry("b@h", "k1"), entry("a@h", "k2"))
+	if other[0] == got[0] || other[1] == got[0] {
+		t.Error("another owner's or another key is taken for the same")
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, fs, nil)
+	defer l.Close()
+	if id := mustAppend(t, l, entry("a@h", "k1"))[0]; id != got[0] {
+		t.Errorf("after a restart the key has the id %s, before it %s", id, got[0])
+	}
+	if n := len(scanIDs(t, l, ulid.ULID{})); n != 3 {
+		t.Errorf("there are %d records, want 3", n)
+	}
+	if n := l.Stats().Duplicates; n != 1 {
+		t.Errorf("%d duplicates counted, want 1 since the restart", n)
+	}
+}
+
+func TestIdempotencyKeysAreForgottenInTheEnd(t *testing.T) {
+	now := time.UnixMilli(rememberFor.Milliseconds() * 100)
+	l := open(t, vfs.NewMem(), func() time.Time { return now })
+	defer l.Close()
+	e := Entry{Event: message("a@h", "x"), OnceOwner: "a@h", OnceKey: "k"}
+	first := mustAppend(t, l, e)[0]
+	now = now.Add(rememberFor)
+	if id := mustAppend(t, l, e)[0]; id != first {
+		t.Error("the key was forgotten within its time")
+	}
+	now = now.Add(rememberFor)
+	if id := mustAppend(t, l, e)[0]; id == first {
+		t.Error("the key is remembered for ever")
+	}
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindOnce}, UpperBound: []byte{kindOnce + 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	n := 0
+	for it.First(); it.Valid(); it.Next() {
+		n++
+	}
+	if n != 1 {
+		t.Errorf("%d keys are stored, want the one that is still looked for", n)
+	}
+}
+
+// A thousand records of one millisecond keep their order, and so do records
+// appended after the clock was set back.
+func TestOrderDoesNotDependOnTheClock(t *testing.T) {
+	now := time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC)
+	fs := vfs.NewMem()
+	l := open(t, fs, func() time.Time { return now })
+	var want []ulid.ULID
+	for range 1000 {
+		want = append(want, mustAppend(t, l, Entry{Event: message("a@h", "x")})...)
+	}
+	now = now.Add(-time.Hour)
+	for range 1000 {
+		want = append(want, mustAppend(t, l, Entry{Event: message("a@h", "x")})...)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(-24 * time.Hour) // and set back once more while it was stopped
+	l = open(t, fs, func() time.Time { return now })
+	defer l.Close()
+	want = append(want, mustAppend(t, l, Entry{Event: message("a@h", "x")})...)
+	for i := 1; i < len(want); i++ {
+		if want[i-1].Compare(want[i]) >= 0 {
+			t.Fatalf("record %d has id %s, after %s", i, want[i], want[i-1])
+		}
+	}
+	if fmt.Sprint(scanIDs(t, l, ulid.ULID{})) != fmt.Sprint(want) {
+		t.Error("the log has another order")
+	}
+}
+
+// Nobody can tell the next id from the last: within a millisecond the steps
+// differ, and are large.
+func TestIDsCanNotBeGuessed(t *testing.T) {
+	now := time.UnixMilli(1)
+	c := NewClock(func() time.Time { return now })
+	steps := make(map[uint64]bool)
+	last := c.Next()
+	small := 0
+	for range 10000 {
+		next := c.Next()
+		step := binary.BigEndian.Uint64(next[8:]) - binary.BigEndian.Uint64(last[8:])
+		if steps[step] {
+			t.Fatal("a step came twice")
+		}
+		if steps[step] = true; step < 1<<40 {
+			small++
+		}
+		last = next
+	}
+	if small > 10 { // one in 2^16 is expected
+		t.Errorf("%d of 10000 steps are below 2^40", small)
+	}
+}
+
+func TestIDsOverflowIntoTheNextMillisecond(t *testing.T) {
+	now := time.UnixMilli(5)
+	c := NewClock(func() time.Time { return now })
+	full := c.Next()
+	for i := 6; i < 16; i++ {
+		full[i] = 0xff
+	}
+	c.Observe(full)
+	if next := c.Next(); next.Time() != 6 || next.Compare(full) <= 0 {
+		t.Errorf("after the last id of millisecond 5 comes %s of millisecond %d", next, next.Time())
+	}
+}
+
+func TestScanFromAPosition(t *testing.T) {
+	l := open(t, vfs.NewMem(), nil)
+	defer l.Close()
+	class, err := l.Class("test.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []ulid.ULID
+	for i := range 100 {
+		c := Audit
+		if i%3 > 0 {
+			c = class
+		}
+		want = append(want, mustAppend(t, l, Entry{Class: c, Event: message("a@h", "x")})...)
+	}
+	for i := range want {
+		if got := scanIDs(t, l, want[i]); fmt.Sprint(got) != fmt.Sprint(want[i+1:]) {
+			t.Fatalf("after record %d there are %d records, want %d in order", i, len(got), len(want)-i-1)
+		}
+	}
+}
+
+func TestExpiryIsOneRangeAndLeavesTheRest(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	fs := vfs.NewMem()
+	l := open(t, fs, func() time.Time { return now })
+	kept, err := l.Class("kept.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	class, err := l.Class("test.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var late, other []ulid.ULID
+	for i := range 1000 {
+		if i == 500 {
+			now = now.Add(time.Hour)
+		}
+		ids := mustAppend(t, l, Entry{Class: class, Event: message("a@h", "x")}, Entry{Class: kept, Event: message("a@h", "y")})
+		other = append(other, ids[1])
+		if i >= 500 {
+			late = append(late, ids[0])
+		}
+	}
+	done, err := l.Expire(context.Background(), class, now)
+	if err != nil || !done {
+		t.Fatalf("expired: %v, %v", done, err)
+	}
+	check := func() {
+		t.Helper()
+		counts := make(map[Class][]ulid.ULID)
+		for r, err := range l.Scan(ulid.ULID{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts[r.Class] = append(counts[r.Class], r.ID)
+		}
+		if fmt.Sprint(counts[class]) != fmt.Sprint(late) || fmt.Sprint(counts[kept]) != fmt.Sprint(other) {
+			t.Errorf("%d and %d records are left, want %d and %d", len(counts[class]), len(counts[kept]), len(late), len(other))
+		}
+		if len(counts[Audit]) != 1 {
+			t.Errorf("%d audit records tell of the run, want 1", len(counts[Audit]))
+		}
+	}
+	check()
+	if done, err := l.Expire(context.Background(), class, now); err != nil || done {
+		t.Errorf("a second run: deleted %v, %v; there was nothing left", done, err)
+	}
+	if _, err := l.Expire(context.Background(), Audit, now); err == nil {
+		t.Error("the audit class was expired")
+	}
+	if err := l.Compact(context.Background(), class); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	// With everything gone, ids go on growing all the same.
+	now = now.Add(time.Hour)
+	last := l.Last()
+	if _, err := l.Expire(context.Background(), class, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(-10 * time.Hour)
+	l = open(t, fs, func() time.Time { return now })
+	defer l.Close()
+	if id := mustAppend(t, l, Entry{Class: class, Event: message("a@h", "x")})[0]; id.Compare(last) <= 0 {
+		t.Error("an id was given out again")
+	}
+}
+
+func TestNewerFormatIsRefused(t *testing.T) {
+	fs := vfs.NewMem()
+	l := open(t, fs, nil)
+	if err := l.db.Set(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion+1), pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open("log", Options{FS: fs})
+	if err == nil || !strings.Contains(err.Error(), "format version 2") || !strings.Contains(err.Error(), "newer mamlog") {
+		t.Errorf("opening a newer store: %v", err)
+	}
+}
+
+func TestAppendAfterClose(t *testing.T) {
+	l := open(t, vfs.NewMem(), nil)
+	acked := make(chan error, 1)
+	if err := l.Append([]Entry{{Event: message("a@h", "x")}}, func(_ []ulid.ULID, err error) { acked <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-acked; err != nil {
+		t.Errorf("what was queued before Close: %v", err)
+	}
+	if err := l.Append(nil, func([]ulid.ULID, error) { t.Error("called") }); !errors.Is(err, ErrClosed) {
+		t.Errorf("append after Close: %v", err)
+	}
+}
+
+type failing struct{ recorder }
+
+func (*failing) Apply([]Record) error { return errors.New("no space left on device") }
+
+// A failed follower stops the log: nothing is acknowledged that can't be seen.
+func TestFailureIsNotAcknowledged(t *testing.T) {
+	l := open(t, vfs.NewMem(), nil)
+	defer l.Close()
+	if err := l.Follow(new(failing), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.AppendWait(context.Background(), Entry{Event: message("a@h", "x")}); !errors.Is(err, ErrFailed) {
+		t.Errorf("append: %v", err)
+	}
+	if _, err := l.AppendWait(context.Background(), Entry{Event: message("a@h", "x")}); !errors.Is(err, ErrFailed) {
+		t.Errorf("append after a failure: %v", err)
+	}
+}
+
+// An append without entries is a barrier: it is answered behind all before it.
+func TestEmptyAppendWaitsItsTurn(t *testing.T) {
+	l := open(t, vfs.NewMem(), nil)
+	defer l.Close()
+	var order []int
+	done := make(chan struct{})
+	for i := range 100 {
+		var entries []Entry
+		if i%2 == 0 {
+			entries = []Entry{{Event: message("a@h", "x")}}
+		}
+		err := l.Append(entries, func([]ulid.ULID, error) {
+			if order = append(order, i); i == 99 {
+				close(done)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-done
+	for i, n := range order {
+		if i != n {
+			t.Fatalf("callback %d came at place %d", n, i)
+		}
+	}
+}
+
+func FuzzDecodeRecord(f *testing.F) {
+	f.Add(recordKey(1, ulid.ULID{1}), []byte{0x0a, 0x03, 0x0a, 0x01, 'a'})
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		r, err := decodeRecord(key, value)
+		if err == nil && r.Event == nil {
+			t.Error("neither an event nor an error")
+		}
+	})
+}

@@ -1,0 +1,127 @@
+package projections
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"mamlog/log"
+)
+
+// The keys of the rows. The first byte tells the kind. 00 ends a JID or a host
+// name, which contain no such byte; numbers are big-endian.
+//
+//	meta          0x01 | name                                           → by name
+//	width         0x02 | class uint16                                   → bucket width, ms, uint64
+//	message       0x10 | class uint16 | bucket uint32 | 1 | owner 00 ulid         → ordinal, event, stanza
+//	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ulid → ordinal
+//	preferences   0x20 | owner                                          → ulid, Preferences
+//	pref. change  0x21 | owner 00 ulid                                  → PreferencesChanged
+//	policy change 0x22 | host 00 ulid                                   → PolicyChanged
+//	account       0x23 | host 00 localpart                              → Credentials
+//	roster item   0x24 | owner 00 contact                               → RosterItem
+//	deleted       0x25 | owner                                          → ulid of the account's deletion
+//
+// A bucket is a span of time, counted from 1970 in the class's width. With the
+// bucket first, expiring it is one range of keys for all owners together, and
+// nothing merges old buckets with new ones.
+//
+// The ordinal of a message is its place in its archive within the bucket, that
+// of a conversation row its place in the conversation within the bucket, both
+// from 1 without gaps. So the number of rows between two keys is a subtraction.
+const (
+	kindMeta        byte = 0x01
+	kindWidth       byte = 0x02
+	kindBucket      byte = 0x10
+	kindPreferences byte = 0x20
+	kindPrefChange  byte = 0x21
+	kindPolicy      byte = 0x22
+	kindAccount     byte = 0x23
+	kindRoster      byte = 0x24
+	kindDeleted     byte = 0x25
+
+	partMessage      byte = 1
+	partConversation byte = 2
+)
+
+var (
+	keyFormat   = append([]byte{kindMeta}, "format"...)   // → uint32, see formatVersion
+	keyPosition = append([]byte{kindMeta}, "position"...) // → ulid of the last record folded
+	keyComplete = append([]byte{kindMeta}, "complete"...) // → empty; missing while a rebuild is under way
+)
+
+func widthKey(c log.Class) []byte {
+	return binary.BigEndian.AppendUint16([]byte{kindWidth}, uint16(c))
+}
+
+func bucketKey(c log.Class, bucket uint32) []byte {
+	k := make([]byte, 0, 96)
+	k = append(k, kindBucket)
+	k = binary.BigEndian.AppendUint16(k, uint16(c))
+	return binary.BigEndian.AppendUint32(k, bucket)
+}
+
+// rowsPrefix is what the keys of an archive, or with a peer those of a
+// conversation, begin with in one bucket.
+func rowsPrefix(c log.Class, bucket uint32, owner, peer string) []byte {
+	k := bucketKey(c, bucket)
+	if peer == "" {
+		k = append(k, partMessage)
+		k = append(k, owner...)
+		return append(k, 0)
+	}
+	k = append(k, partConversation)
+	k = append(k, owner...)
+	k = append(k, 0)
+	k = append(k, peer...)
+	return append(k, 0)
+}
+
+func withID(prefix []byte, id ulid.ULID) []byte {
+	return append(prefix[:len(prefix):len(prefix)], id[:]...)
+}
+
+// rowID is the id at the end of a row's key.
+func rowID(key []byte) (id ulid.ULID) {
+	copy(id[:], key[len(key)-16:])
+	return id
+}
+
+// end is the first key behind all that begin with prefix.
+func end(prefix []byte) []byte {
+	e := append([]byte(nil), prefix...)
+	for i := len(e) - 1; i >= 0; i-- {
+		if e[i]++; e[i] != 0 {
+			return e[:i+1]
+		}
+	}
+	return nil
+}
+
+func ownedKey(kind byte, owner string, rest ...byte) []byte {
+	k := append([]byte{kind}, owner...)
+	k = append(k, 0)
+	return append(k, rest...)
+}
+
+// bucketWidth is how long a bucket lasts where messages are kept for so long
+// (0: for ever). What has expired leaves the disk a bucket at a time, so a
+// message stays there for up to one width after it became invisible; a finer cut
+// would make a query that spans all buckets look into more of them.
+func bucketWidth(retention time.Duration) time.Duration {
+	const day = 24 * time.Hour
+	switch {
+	case retention == 0:
+		return 365 * day
+	case retention <= day:
+		return time.Hour
+	case retention <= 15*day:
+		return day
+	case retention <= 100*day:
+		return 7 * day
+	case retention <= 800*day:
+		return 30 * day
+	}
+	return 365 * day
+}

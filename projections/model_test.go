@@ -1,0 +1,395 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+	"pgregory.net/rapid"
+
+	"mamlog/log"
+)
+
+// model is a naive archive: it keeps everything in slices and answers by
+// looking at all of it.
+type model struct {
+	messages []Row // in order
+	byID     map[ulid.ULID]*log.MessageArchived
+	prefs    map[string]*log.Preferences
+	history  map[string]int
+	accounts map[string]bool
+	roster   map[string]bool // "owner contact"
+}
+
+func newModel() *model {
+	return &model{
+		byID:  make(map[ulid.ULID]*log.MessageArchived),
+		prefs: make(map[string]*log.Preferences), history: make(map[string]int),
+		accounts: make(map[string]bool), roster: make(map[string]bool),
+	}
+}
+
+func (m *model) matches(q Query, r Row) bool {
+	e := m.byID[r.ID]
+	t := log.IDTime(r.ID)
+	switch {
+	case e.Owner != q.Owner,
+		!q.NotBefore.IsZero() && t.Before(q.NotBefore),
+		!q.Since.IsZero() && t.Before(q.Since),
+		!q.Until.IsZero() && t.After(q.Until),
+		q.After != (ulid.ULID{}) && r.ID.Compare(q.After) <= 0,
+		q.Before != (ulid.ULID{}) && r.ID.Compare(q.Before) >= 0,
+		q.IDs != nil && !slices.Contains(q.IDs, r.ID):
+		return false
+	}
+	if q.With == "" {
+		return true
+	}
+	return q.With == e.Peer || q.With == bareJID(e.Peer) || q.With == e.AlsoPeer
+}
+
+func (m *model) query(q Query) (page Page, err error) {
+	for _, id := range append([]ulid.ULID{q.After, q.Before, q.PageAfter, q.PageBefore}, q.IDs...) {
+		if id == (ulid.ULID{}) {
+			continue
+		}
+		if e := m.byID[id]; e == nil || e.Owner != q.Owner || !q.NotBefore.IsZero() && log.IDTime(id).Before(q.NotBefore) {
+			return Page{}, &NotFoundError{id}
+		}
+	}
+	var set []Row
+	for _, r := range m.messages {
+		if m.matches(q, r) {
+			set = append(set, r)
+		}
+	}
+	page.Count = len(set)
+	from, to := 0, len(set)
+	for from < to && q.PageAfter != (ulid.ULID{}) && set[from].ID.Compare(q.PageAfter) <= 0 {
+		from++
+	}
+	for to > from && q.PageBefore != (ulid.ULID{}) && set[to-1].ID.Compare(q.PageBefore) >= 0 {
+		to--
+	}
+	if !q.Backward {
+		from = min(max(from, q.Index), to)
+	}
+	page.Complete = to-from <= q.Max
+	switch {
+	case page.Complete:
+	case q.Backward:
+		from = to - q.Max
+	default:
+		to = from + q.Max
+	}
+	if from < to {
+		page.Index = from
+		page.Rows = set[from:to]
+	}
+	return page, nil
+}
+
+// machine runs random operations on a log with its projections and on the
+// model.
+type machine struct {
+	t     *rapid.T
+	fs    *vfs.MemFS
+	now   time.Time
+	clock *log.Clock
+	keep  time.Duration
+	log   *log.Log
+	store *Store
+	class log.Class
+	model *model
+}
+
+var (
+	owners = []string{"a@h", "b@h", "ab@h"}
+	peers  = []string{"b@h", "b@h/x", "b@h/y", "c@i", "c@i/z", "i", "a@h", "a@h/x", "ab@h"}
+)
+
+func (m *machine) open() {
+	var err error
+	m.clock = log.NewClock(func() time.Time { return m.now })
+	if m.log, err = log.Open("log", log.Options{FS: m.fs, Clock: m.clock}); err != nil {
+		m.t.Fatal(err)
+	}
+	m.store, err = Open("rows", m.log, Options{FS: m.fs, Retention: func(log.Class) time.Duration { return m.keep }})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if m.class, err = m.log.Class("h"); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) close() {
+	if err := errors.Join(m.log.Close(), m.store.Close()); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) append(e *log.Event, c log.Class) ulid.ULID {
+	ids, err := m.log.AppendWait(context.Background(), log.Entry{Class: c, Event: e})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return ids[0]
+}
+
+func (m *machine) Message(t *rapid.T) {
+	for range rapid.IntRange(1, 20).Draw(t, "messages") {
+		e := &log.MessageArchived{
+			Owner:     rapid.SampledFrom(owners).Draw(t, "owner"),
+			Peer:      rapid.SampledFrom(peers).Draw(t, "peer"),
+			Direction: log.Direction_DIRECTION_IN,
+			Reason:    log.Reason_REASON_BODY,
+			Stanza:    []byte(rapid.StringN(0, 40, -1).Draw(t, "stanza")),
+		}
+		if e.Owner == bareJID(e.Peer) {
+			e.Direction, e.AlsoPeer = log.Direction_DIRECTION_SELF, e.Owner+"/other"
+		}
+		id := m.append(&log.Event{Kind: &log.Event_Message{Message: e}}, m.class)
+		m.model.byID[id] = e
+		m.model.messages = append(m.model.messages, Row{ID: id, Owner: e.Owner, Stanza: e.Stanza})
+		if rapid.Bool().Draw(t, "later") {
+			m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40*60*1000).Draw(t, "ms")) * time.Millisecond)
+		}
+	}
+}
+
+func (m *machine) ClockSetBack(t *rapid.T) { m.now = m.now.Add(-time.Hour) }
+
+func (m *machine) Preferences(t *rapid.T) {
+	owner := rapid.SampledFrom(owners).Draw(t, "owner")
+	var after *log.Preferences
+	if rapid.Bool().Draw(t, "own") {
+		after = &log.Preferences{Default: log.Default(rapid.IntRange(1, 3).Draw(t, "default")), Never: []string{"x@y"}}
+	}
+	m.append(&log.Event{Kind: &log.Event_Preferences{Preferences: &log.PreferencesChanged{
+		Owner: owner, Before: m.model.prefs[owner], After: after, Actor: owner + "/r",
+	}}}, log.Audit)
+	m.model.prefs[owner] = after
+	m.model.history[owner]++
+}
+
+func (m *machine) AccountAndRoster(t *rapid.T) {
+	owner := rapid.SampledFrom(owners).Draw(t, "owner")
+	switch rapid.IntRange(0, 3).Draw(t, "what") {
+	case 0:
+		m.append(&log.Event{Kind: &log.Event_Account{Account: &log.AccountChanged{Owner: owner, Credentials: &log.Credentials{}}}}, log.Audit)
+		m.model.accounts[owner] = true
+	case 1:
+		m.append(&log.Event{Kind: &log.Event_Account{Account: &log.AccountChanged{Owner: owner}}}, log.Audit)
+		delete(m.model.accounts, owner)
+		for k := range m.model.roster {
+			if strings.HasPrefix(k, owner+" ") {
+				delete(m.model.roster, k)
+			}
+		}
+	default:
+		contact := rapid.SampledFrom([]string{"b@h", "c@i"}).Draw(t, "contact")
+		listed := rapid.Bool().Draw(t, "listed")
+		c := &log.RosterChanged{Owner: owner, Contact: contact}
+		if listed {
+			c.Item = &log.RosterItem{Contact: contact, Listed: true}
+		}
+		m.append(&log.Event{Kind: &log.Event_Roster{Roster: c}}, log.Audit)
+		m.model.roster[owner+" "+contact] = listed
+	}
+}
+
+func (m *machine) Expire(t *rapid.T) {
+	cut := m.store.ExpiryCut(m.class, m.clock.Now().Add(-time.Duration(rapid.IntRange(0, 5).Draw(t, "hours"))*time.Hour))
+	if _, err := m.log.Expire(context.Background(), m.class, cut); err != nil {
+		t.Fatal(err)
+	}
+	m.model.messages = slices.DeleteFunc(m.model.messages, func(r Row) bool {
+		old := log.IDTime(r.ID).Before(cut)
+		if old {
+			delete(m.model.byID, r.ID)
+		}
+		return old
+	})
+}
+
+func (m *machine) Rebuild(t *rapid.T) {
+	before := dump(t, m.store)
+	if err := m.store.Rebuild(nil); err != nil {
+		t.Fatal(err)
+	}
+	if after := dump(t, m.store); before != after {
+		t.Fatalf("rebuilt rows differ:\n%s\nwere\n%s", after, before)
+	}
+}
+
+func (m *machine) CheckStore(t *rapid.T) {
+	report, err := m.store.Check(nil)
+	if err != nil || report.Differences > 0 {
+		t.Fatalf("check: %+v, %v", report, err)
+	}
+}
+
+func (m *machine) Restart(t *rapid.T) { m.close(); m.open() }
+
+// Crash drops all that was not synced: the newest rows above all, which have
+// no write-ahead log.
+func (m *machine) Crash(t *rapid.T) {
+	old, store := m.log, m.store
+	m.fs = m.fs.CrashClone(vfs.CrashCloneCfg{})
+	if err := errors.Join(old.Close(), store.Close()); err != nil {
+		t.Fatal(err)
+	}
+	m.open()
+}
+
+// OtherRetention changes the time buckets, which makes the next start rebuild.
+func (m *machine) OtherRetention(t *rapid.T) {
+	m.keep = rapid.SampledFrom([]time.Duration{time.Hour, 48 * time.Hour, 0}).Draw(t, "keep")
+	m.close()
+	m.open()
+}
+
+func (m *machine) Query(t *rapid.T) {
+	q := Query{
+		Class:    m.class,
+		Owner:    rapid.SampledFrom(owners).Draw(t, "owner"),
+		With:     rapid.SampledFrom(append([]string{"", "", "a@h/other"}, peers...)).Draw(t, "with"),
+		Max:      rapid.IntRange(0, 8).Draw(t, "max"),
+		Backward: rapid.Bool().Draw(t, "backward"),
+	}
+	moment := func(name string) (at time.Time) {
+		if n := len(m.model.messages); n > 0 && rapid.IntRange(0, 3).Draw(t, name) == 0 {
+			at = log.IDTime(m.model.messages[rapid.IntRange(0, n-1).Draw(t, name+" of")].ID)
+			at = at.Add(time.Duration(rapid.SampledFrom([]int{0, 0, 1, -1, 500_000}).Draw(t, name+" shift")))
+		}
+		return at
+	}
+	q.Since, q.Until, q.NotBefore = moment("since"), moment("until"), moment("floor")
+	id := func(name string) (id ulid.ULID) {
+		if n := len(m.model.messages); n > 0 && rapid.IntRange(0, 4).Draw(t, name) == 0 {
+			id = m.model.messages[rapid.IntRange(0, n-1).Draw(t, name+" of")].ID
+		}
+		return id
+	}
+	q.After, q.Before, q.PageAfter, q.PageBefore = id("after"), id("before"), id("page after"), id("page before")
+	if rapid.IntRange(0, 5).Draw(t, "ids") == 0 {
+		for range rapid.IntRange(1, 5).Draw(t, "how many ids") {
+			if i := id("id"); i != (ulid.ULID{}) {
+				q.IDs = append(q.IDs, i)
+			}
+		}
+	}
+	if rapid.IntRange(0, 5).Draw(t, "by index") == 0 {
+		q.Index = rapid.IntRange(0, 30).Draw(t, "index")
+	}
+	got, err := m.store.Query(q)
+	want, wantErr := m.model.query(q)
+	if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+		// Several ids may be missing, and either may be named.
+		var a, b *NotFoundError
+		if !errors.As(err, &a) || !errors.As(wantErr, &b) {
+			t.Fatalf("%+v: error %v, want %v", q, err, wantErr)
+		}
+		return
+	}
+	if g, w := describePage(got), describePage(want); g != w {
+		t.Fatalf("%+v:\ngot  %s\nwant %s", q, g, w)
+	}
+}
+
+func describePage(p Page) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "count %d index %d complete %v:", p.Count, p.Index, p.Complete)
+	for _, r := range p.Rows {
+		fmt.Fprintf(&b, " %s=%q", r.ID, r.Stanza)
+	}
+	return b.String()
+}
+
+func (m *machine) State(t *rapid.T) {
+	for _, o := range owners {
+		p, _, err := m.store.Preferences(o)
+		if err != nil || (p == nil) != (m.model.prefs[o] == nil) || p.GetDefault() != m.model.prefs[o].GetDefault() {
+			t.Fatalf("preferences of %s: %v, %v; want %v", o, p, err, m.model.prefs[o])
+		}
+		n := 0
+		for _, err := range m.store.PreferenceHistory(o) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n != m.model.history[o] {
+			t.Fatalf("%s has %d preference changes, want %d", o, n, m.model.history[o])
+		}
+		if a, err := m.store.Account(o); err != nil || (a != nil) != m.model.accounts[o] {
+			t.Fatalf("account %s: %v, %v", o, a, err)
+		}
+		for _, c := range []string{"b@h", "c@i"} {
+			if ok, err := m.store.HasContact(o, c); err != nil || ok != m.model.roster[o+" "+c] {
+				t.Fatalf("%s has %s in the roster: %v, %v", o, c, ok, err)
+			}
+		}
+		var first, last ulid.ULID
+		for _, r := range m.model.messages {
+			if r.Owner != o {
+				continue
+			}
+			if first == (ulid.ULID{}) {
+				first = r.ID
+			}
+			last = r.ID
+		}
+		f, l, ok, err := m.store.Bounds(m.class, o, time.Time{})
+		if err != nil || f != first || l != last || ok != (first != ulid.ULID{}) {
+			t.Fatalf("bounds of %s: %s %s %v %v, want %s %s", o, f, l, ok, err, first, last)
+		}
+	}
+}
+
+// dump is all rows as text, meta rows apart.
+func dump(t *rapid.T, s *Store) string {
+	var b strings.Builder
+	err := s.read(func(r *rows) error {
+		it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindWidth}})
+		if err != nil {
+			return err
+		}
+		for it.First(); it.Valid(); it.Next() {
+			fmt.Fprintf(&b, "%x=%x\n", it.Key(), it.Value())
+		}
+		return it.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// Invariant 4 and what the projections promise of queries: whatever happens, the
+// rows answer as the naive model does, and a rebuild gives the same bytes.
+func TestRowsAgreeWithTheModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &machine{
+			t: t, fs: vfs.NewCrashableMem(), model: newModel(), keep: time.Hour,
+			now: time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC),
+		}
+		m.open()
+		defer m.close()
+		actions := rapid.StateMachineActions(m)
+		// Most of the time write and ask.
+		actions["Message2"], actions["Query2"], actions["Query3"] = m.Message, m.Query, m.Query
+		t.Repeat(actions)
+	})
+}
+
+// Check is an action by name of StateMachineActions: it runs after every step.
+func (m *machine) Check(t *rapid.T) { m.State(t) }

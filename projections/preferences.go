@@ -1,0 +1,245 @@
+package projections
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+	"google.golang.org/protobuf/proto"
+
+	"mamlog/log"
+)
+
+// The value of a preferences row:
+//
+//	id of the event 16 bytes | Preferences (protobuf)
+//
+// With no preferences behind the id, the server's policy applies again.
+
+func (w *writer) preferences(rec log.Record, p *log.PreferencesChanged) error {
+	w.changed = append(w.changed, p.GetOwner())
+	key := append([]byte{kindPreferences}, p.GetOwner()...)
+	if p.GetAfter() == nil {
+		if err := w.batch.Delete(key, nil); err != nil {
+			return err
+		}
+	} else {
+		v, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(rec.ID[:], p.GetAfter())
+		if err != nil {
+			return err
+		}
+		if err := w.batch.Set(key, v, nil); err != nil {
+			return err
+		}
+	}
+	return w.put(ownedKey(kindPrefChange, p.GetOwner(), rec.ID[:]...), p)
+}
+
+func (w *writer) policy(rec log.Record, p *log.PolicyChanged) error {
+	return w.put(ownedKey(kindPolicy, p.GetHost(), rec.ID[:]...), p)
+}
+
+func (w *writer) put(key []byte, m proto.Message) error {
+	v, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return w.batch.Set(key, v, nil)
+}
+
+// Preferences returns the preferences that owner has set, and the id of the
+// event that set them; nil if there are none, so that the server's policy
+// applies. They must not be changed.
+func (s *Store) Preferences(owner string) (*log.Preferences, ulid.ULID, error) {
+	e, err := s.preferences.get(owner, func() (e preferenceEntry, err error) {
+		err = s.read(func(r *rows) error { e, err = r.preferenceEntry(owner); return err })
+		return e, err
+	})
+	if err != nil {
+		return nil, ulid.ULID{}, fmt.Errorf("read the preferences of %s: %w", owner, err)
+	}
+	return e.preferences, e.id, nil
+}
+
+// DeletedAt is the id of the event by which owner's account was last deleted,
+// zero if it never was. What was archived before belongs to nobody who has the
+// name now.
+func (s *Store) DeletedAt(owner string) (ulid.ULID, error) {
+	e, err := s.preferences.get(owner, func() (e preferenceEntry, err error) {
+		err = s.read(func(r *rows) error { e, err = r.preferenceEntry(owner); return err })
+		return e, err
+	})
+	return e.deleted, err
+}
+
+func (r *rows) preferenceEntry(owner string) (e preferenceEntry, err error) {
+	v, err := r.get(append([]byte{kindPreferences}, owner...))
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+	case err != nil:
+		return e, err
+	case len(v) < 16:
+		return e, errDamagedRow
+	default:
+		copy(e.id[:], v)
+		e.preferences = new(log.Preferences)
+		if err := proto.Unmarshal(v[16:], e.preferences); err != nil {
+			return e, err
+		}
+	}
+	v, err = r.get(append([]byte{kindDeleted}, owner...))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return e, nil
+	}
+	copy(e.deleted[:], v)
+	return e, err
+}
+
+// preferenceCache holds what every message needs to know of its owner.
+type preferenceCache struct {
+	mu      sync.RWMutex
+	entries map[string]preferenceEntry
+	turn    uint64 // counts changes: what was read before one is not kept after it
+}
+
+type preferenceEntry struct {
+	preferences *log.Preferences
+	id, deleted ulid.ULID
+}
+
+const maxPreferenceEntries = 1 << 17
+
+func (c *preferenceCache) get(owner string, load func() (preferenceEntry, error)) (preferenceEntry, error) {
+	c.mu.RLock()
+	e, ok := c.entries[owner]
+	turn := c.turn
+	c.mu.RUnlock()
+	if ok {
+		return e, nil
+	}
+	e, err := load()
+	if err != nil {
+		return e, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.turn == turn {
+		if len(c.entries) >= maxPreferenceEntries {
+			clear(c.entries)
+		}
+		c.entries[owner] = e
+	}
+	return e, nil
+}
+
+func (c *preferenceCache) forget(owners []string) {
+	if len(owners) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn++
+	for _, o := range owners {
+		delete(c.entries, o)
+	}
+}
+
+func (c *preferenceCache) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn++
+	c.entries = make(map[string]preferenceEntry)
+}
+
+// PreferenceChange is one entry of a user's history.
+type PreferenceChange struct {
+	ID     ulid.ULID
+	Change *log.PreferencesChanged
+}
+
+// PreferenceHistory yields every change of owner's preferences, oldest first.
+// It stops at the first error, which it yields.
+func (s *Store) PreferenceHistory(owner string) iter.Seq2[PreferenceChange, error] {
+	return func(yield func(PreferenceChange, error) bool) {
+		for kv, err := range s.under(ownedKey(kindPrefChange, owner)) {
+			c := PreferenceChange{Change: new(log.PreferencesChanged)}
+			if err == nil {
+				c.ID = rowID(kv.key)
+				err = proto.Unmarshal(kv.value, c.Change)
+			}
+			if err != nil {
+				yield(PreferenceChange{}, fmt.Errorf("read the preference history of %s: %w", owner, err))
+				return
+			}
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// PolicyChange is one entry of a host's history.
+type PolicyChange struct {
+	ID     ulid.ULID
+	Change *log.PolicyChanged
+}
+
+// PolicyHistory yields every change of the host's policy, oldest first. It stops
+// at the first error, which it yields.
+func (s *Store) PolicyHistory(host string) iter.Seq2[PolicyChange, error] {
+	return func(yield func(PolicyChange, error) bool) {
+		for kv, err := range s.under(ownedKey(kindPolicy, host)) {
+			c := PolicyChange{Change: new(log.PolicyChanged)}
+			if err == nil {
+				c.ID = rowID(kv.key)
+				err = proto.Unmarshal(kv.value, c.Change)
+			}
+			if err != nil {
+				yield(PolicyChange{}, fmt.Errorf("read the policy history of %s: %w", host, err))
+				return
+			}
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Policy returns the host's newest policy and the event that set it; nil if
+// there was none.
+func (s *Store) Policy(host string) (p *log.Policy, id ulid.ULID, err error) {
+	for c, err := range s.PolicyHistory(host) {
+		if err != nil {
+			return nil, ulid.ULID{}, err
+		}
+		p, id = c.Change.GetAfter(), c.ID
+	}
+	return p, id, nil
+}
+
+type keyValue struct{ key, value []byte }
+
+// under yields the rows whose keys begin with prefix, in order, as of the moment
+// of the call. What it yields is valid until the next step.
+func (s *Store) under(prefix []byte) iter.Seq2[keyValue, error] {
+	return func(yield func(keyValue, error) bool) {
+		err := s.read(func(r *rows) error {
+			it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end(prefix)})
+			if err != nil {
+				return err
+			}
+			for it.First(); it.Valid(); it.Next() {
+				if !yield(keyValue{it.Key(), it.Value()}, nil) {
+					return it.Close()
+				}
+			}
+			return it.Close()
+		})
+		if err != nil {
+			yield(keyValue{}, err)
+		}
+	}
+}

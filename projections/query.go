@@ -1,0 +1,533 @@
+package projections
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+
+	"mamlog/log"
+)
+
+// Query asks for one page of one archive.
+type Query struct {
+	Class log.Class
+	Owner string // bare JID
+	With  string // bare or full JID; "" for all
+
+	// The result set. The bounds hold together; zero values are open.
+	NotBefore     time.Time   // retention: an older message does not exist
+	Since, Until  time.Time   // inclusive
+	After, Before ulid.ULID   // exclusive
+	IDs           []ulid.ULID // if not nil, only these
+
+	// The page of it (XEP-0059).
+	PageAfter, PageBefore ulid.ULID // exclusive
+	Backward              bool      // the last Max of what is left, not the first
+	Index                 int       // skip so many of the result set; forward only
+	Max                   int       // rows at most; 0 only counts
+}
+
+// Page is a part of a result set, oldest first.
+type Page struct {
+	Rows     []Row
+	Count    int  // of the whole result set, exact
+	Index    int  // of Rows[0] in the result set; 0 without rows
+	Complete bool // nothing of the result set is left in the direction of paging
+}
+
+// NotFoundError says that a query names an id that the archive does not hold,
+// or no longer.
+type NotFoundError struct{ ID ulid.ULID }
+
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("there is no message %s in the archive", e.ID)
+}
+
+var maxID = ulid.ULID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// Query returns the page, as of one moment. An id in After, Before, IDs,
+// PageAfter or PageBefore that the archive does not hold is a *NotFoundError;
+// whether the message matches the other bounds does not matter. The cost grows
+// with Max, with the number of IDs and with the number of time buckets that the
+// bounds span, and not with the size of the archive.
+func (s *Store) Query(q Query) (page Page, err error) {
+	err = s.read(func(r *rows) error {
+		page, err = r.query(q)
+		return err
+	})
+	var missing *NotFoundError
+	if err != nil && !errors.As(err, &missing) {
+		err = fmt.Errorf("query the archive of %s: %w", q.Owner, err)
+	}
+	return page, err
+}
+
+func (r *rows) query(q Query) (Page, error) {
+	sc, err := r.newScan(q.Class, q.Owner, q.With)
+	if err != nil {
+		return Page{}, err
+	}
+	defer sc.close()
+	floor := ceilID(q.NotBefore)
+	for _, id := range append([]ulid.ULID{q.After, q.Before, q.PageAfter, q.PageBefore}, q.IDs...) {
+		if id == (ulid.ULID{}) {
+			continue
+		}
+		if ok, err := sc.holds(id, floor); err != nil {
+			return Page{}, err
+		} else if !ok {
+			return Page{}, &NotFoundError{id}
+		}
+	}
+	set := interval{floor, maxID}.from(ceilID(q.Since)).after(q.After).before(q.Before)
+	if !q.Until.IsZero() {
+		if hi := log.FirstAt(q.Until.Truncate(time.Millisecond).Add(time.Millisecond)); hi.Compare(set.hi) < 0 {
+			set.hi = hi // zero for a time before 1970: nothing is that old
+		}
+	}
+	left := set.after(q.PageAfter).before(q.PageBefore)
+	if q.IDs != nil {
+		return sc.pick(q, set, left)
+	}
+	return sc.page(q, set, left)
+}
+
+// ceilID is the smallest id of a message that is not before t.
+func ceilID(t time.Time) ulid.ULID {
+	if t.IsZero() {
+		return ulid.ULID{}
+	}
+	if ms := t.Truncate(time.Millisecond); ms.Before(t) {
+		t = ms.Add(time.Millisecond)
+	}
+	return log.FirstAt(t)
+}
+
+// interval is a range of ids: lo is in it, hi is not.
+type interval struct{ lo, hi ulid.ULID }
+
+func (i interval) from(id ulid.ULID) interval {
+	if id.Compare(i.lo) > 0 {
+		i.lo = id
+	}
+	return i
+}
+
+func (i interval) after(id ulid.ULID) interval {
+	if id == (ulid.ULID{}) {
+		return i
+	}
+	for n := len(id) - 1; n >= 0; n-- {
+		if id[n]++; id[n] != 0 {
+			break
+		}
+	}
+	return i.from(id)
+}
+
+func (i interval) before(id ulid.ULID) interval {
+	if id != (ulid.ULID{}) && id.Compare(i.hi) < 0 {
+		i.hi = id
+	}
+	return i
+}
+
+func (i interval) contains(id ulid.ULID) bool { return id.Compare(i.lo) >= 0 && id.Compare(i.hi) < 0 }
+
+// scan reads the rows of one archive, or of one conversation in it, as of one
+// moment.
+type scan struct {
+	*rows
+	class       log.Class
+	owner, peer string
+	span        span // buckets that may hold something
+	empty       bool // none does
+	it          *pebble.Iterator
+	messages    *pebble.Iterator // for a conversation: where the stanzas are; else it
+}
+
+func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
+	sc := &scan{rows: r, class: c, owner: owner, peer: peer}
+	r.spanMu.RLock()
+	sp, ok := r.spans[c]
+	r.spanMu.RUnlock()
+	sc.span, sc.empty = sp, !ok
+	if sc.empty {
+		return sc, nil
+	}
+	var err error
+	sc.it, err = r.db.NewIter(&pebble.IterOptions{
+		LowerBound: bucketKey(c, sp.first), UpperBound: end(bucketKey(c, sp.last)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	sc.messages = sc.it
+	if peer != "" {
+		if sc.messages, err = sc.it.Clone(pebble.CloneOptions{}); err != nil {
+			return nil, errors.Join(err, sc.it.Close())
+		}
+	}
+	return sc, nil
+}
+
+func (sc *scan) close() {
+	if sc.it == nil {
+		return
+	}
+	// An iterator that failed has said so where it was used.
+	if sc.messages != sc.it {
+		_ = sc.messages.Close()
+	}
+	_ = sc.it.Close()
+}
+
+// holds tells whether the archive holds the message id, be it in the
+// conversation or not.
+func (sc *scan) holds(id, floor ulid.ULID) (bool, error) {
+	if sc.empty || id.Compare(floor) < 0 {
+		return false, nil
+	}
+	return has(sc.messages, withID(rowsPrefix(sc.class, sc.bucketOf(sc.class, id), sc.owner, ""), id))
+}
+
+func has(it *pebble.Iterator, key []byte) (bool, error) {
+	if !it.SeekGE(key) {
+		return false, it.Error()
+	}
+	return slices.Equal(it.Key(), key), nil
+}
+
+// buckets are the ones that i lies in, of those that may hold something.
+func (sc *scan) buckets(i interval) (sp span, ok bool) {
+	if sc.empty || i.lo.Compare(i.hi) >= 0 {
+		return span{}, false
+	}
+	sp = sc.span
+	if i.lo.Time() > 0 {
+		sp.first = max(sp.first, sc.bucketOf(sc.class, i.lo))
+	}
+	if i.hi != maxID {
+		sp.last = min(sp.last, sc.bucketOf(sc.class, i.hi))
+	}
+	return sp, sp.first <= sp.last
+}
+
+// rank is the number of rows in the bucket with an id below id.
+func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
+	if id.Compare(sc.bucketStart(sc.class, bucket)) <= 0 {
+		return 0, nil
+	}
+	prefix := rowsPrefix(sc.class, bucket, sc.owner, sc.peer)
+	if !sc.it.SeekLT(withID(prefix, id)) {
+		return 0, sc.it.Error()
+	}
+	if !under(sc.it.Key(), prefix) {
+		return 0, nil
+	}
+	return sc.ordinal()
+}
+
+// under tells whether key is prefix and an id.
+func under(key, prefix []byte) bool {
+	return len(key) == len(prefix)+16 && string(key[:len(prefix)]) == string(prefix)
+}
+
+// ordinal is the one of the row that sc.it stands at.
+func (sc *scan) ordinal() (uint64, error) {
+	n, size := binary.Uvarint(sc.it.Value())
+	if size <= 0 {
+		return 0, errDamagedRow
+	}
+	return n, nil
+}
+
+// counts are the numbers of rows in i, bucket by bucket from sp.first.
+func (sc *scan) counts(i interval, sp span) (counts []uint64, total uint64, err error) {
+	counts = make([]uint64, 0, sp.last-sp.first+1)
+	for b := sp.first; b <= sp.last; b++ {
+		hi, err := sc.rank(b, i.hi)
+		if err != nil {
+			return nil, 0, err
+		}
+		var lo uint64
+		if hi > 0 {
+			if lo, err = sc.rank(b, i.lo); err != nil {
+				return nil, 0, err
+			}
+		}
+		counts = append(counts, hi-lo)
+		total += hi - lo
+	}
+	return counts, total, nil
+}
+
+// page reads the rows that q asks for of what is left of the set.
+func (sc *scan) page(q Query, set, left interval) (Page, error) {
+	sp, ok := sc.buckets(set)
+	if !ok {
+		return Page{Complete: true}, nil
+	}
+	counts, total, err := sc.counts(set, sp)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Count: int(total)}
+	if q.Index > 0 && !q.Backward {
+		lo, err := sc.nth(set, sp, counts, uint64(q.Index))
+		if err != nil {
+			return Page{}, err
+		}
+		left = left.from(lo)
+	}
+	var found []found
+	// One row more than asked for tells whether anything is left.
+	if q.Backward {
+		found, err = sc.walkBack(left, q.Max+1)
+	} else {
+		found, err = sc.walk(left, q.Max+1)
+	}
+	if err != nil {
+		return Page{}, err
+	}
+	if page.Complete = len(found) <= q.Max; !page.Complete {
+		found = found[:q.Max]
+	}
+	if q.Backward {
+		slices.Reverse(found)
+	}
+	if len(found) == 0 {
+		return page, nil
+	}
+	first := found[0]
+	bucket := sc.bucketOf(sc.class, first.id)
+	index := first.ordinal - 1
+	if bucket == sp.first {
+		lo, err := sc.rank(bucket, set.lo)
+		if err != nil {
+			return Page{}, err
+		}
+		index -= lo
+	}
+	for _, n := range counts[:bucket-sp.first] {
+		index += n
+	}
+	page.Index = int(index)
+	page.Rows, err = sc.load(found)
+	return page, err
+}
+
+// found is a row of the page; value is nil for a conversation row, whose stanza
+// has to be fetched.
+type found struct {
+	id      ulid.ULID
+	ordinal uint64
+	value   []byte
+}
+
+func (sc *scan) walk(i interval, limit int) (rows []found, err error) {
+	sp, ok := sc.buckets(i)
+	if !ok {
+		return nil, nil
+	}
+	for b := sp.first; b <= sp.last; b++ {
+		prefix := rowsPrefix(sc.class, b, sc.owner, sc.peer)
+		for ok := sc.it.SeekGE(withID(prefix, i.lo)); ok && under(sc.it.Key(), prefix); ok = sc.it.Next() {
+			if id := rowID(sc.it.Key()); !i.contains(id) {
+				break
+			}
+			if rows, err = sc.take(rows); err != nil || len(rows) == limit {
+				return rows, err
+			}
+		}
+		if err := sc.it.Error(); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+func (sc *scan) walkBack(i interval, limit int) (rows []found, err error) {
+	sp, ok := sc.buckets(i)
+	if !ok {
+		return nil, nil
+	}
+	for n := int64(sp.last); n >= int64(sp.first); n-- {
+		prefix := rowsPrefix(sc.class, uint32(n), sc.owner, sc.peer)
+		for ok := sc.it.SeekLT(withID(prefix, i.hi)); ok && under(sc.it.Key(), prefix); ok = sc.it.Prev() {
+			if id := rowID(sc.it.Key()); !i.contains(id) {
+				break
+			}
+			if rows, err = sc.take(rows); err != nil || len(rows) == limit {
+				return rows, err
+			}
+		}
+		if err := sc.it.Error(); err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+func (sc *scan) take(rows []found) ([]found, error) {
+	n, err := sc.ordinal()
+	if err != nil {
+		return nil, err
+	}
+	f := found{id: rowID(sc.it.Key()), ordinal: n}
+	if sc.peer == "" {
+		f.value = slices.Clone(sc.it.Value())
+	}
+	return append(rows, f), nil
+}
+
+// load turns what was found into rows, in order of ids.
+func (sc *scan) load(rows []found) ([]Row, error) {
+	out := make([]Row, len(rows))
+	for n, f := range rows {
+		v := f.value
+		if v == nil {
+			key := withID(rowsPrefix(sc.class, sc.bucketOf(sc.class, f.id), sc.owner, ""), f.id)
+			ok, err := has(sc.messages, key)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				return nil, errDamagedRow
+			}
+			v = slices.Clone(sc.messages.Value())
+		}
+		event, stanza, err := parseMessageValue(v)
+		if err != nil {
+			return nil, err
+		}
+		out[n] = Row{ID: f.id, Owner: sc.owner, Stanza: stanza, event: event}
+	}
+	return out, nil
+}
+
+// nth is the id of the row with so many rows of the set before it; past the end
+// of the set it is the set's end.
+func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID, error) {
+	b := sp.first
+	for ; b <= sp.last && n >= counts[b-sp.first]; b++ {
+		n -= counts[b-sp.first]
+	}
+	if b > sp.last {
+		return set.hi, nil
+	}
+	lo, err := sc.rank(b, set.lo)
+	if err != nil {
+		return ulid.ULID{}, err
+	}
+	target := lo + n // rows of the bucket below the one looked for
+	// Bisect the milliseconds of the bucket, then step through the one.
+	from := sc.bucketStart(sc.class, b).Time()
+	to := sc.bucketStart(sc.class, b+1).Time()
+	for to-from > 1 {
+		mid := from + (to-from)/2
+		below, err := sc.rank(b, log.FirstAt(time.UnixMilli(int64(mid))))
+		if err != nil {
+			return ulid.ULID{}, err
+		}
+		if below <= target {
+			from = mid
+		} else {
+			to = mid
+		}
+	}
+	prefix := rowsPrefix(sc.class, b, sc.owner, sc.peer)
+	for ok := sc.it.SeekGE(withID(prefix, log.FirstAt(time.UnixMilli(int64(from))))); ok && under(sc.it.Key(), prefix); ok = sc.it.Next() {
+		ordinal, err := sc.ordinal()
+		if err != nil {
+			return ulid.ULID{}, err
+		}
+		if ordinal == target+1 {
+			return rowID(sc.it.Key()), nil
+		}
+	}
+	return set.hi, sc.it.Error()
+}
+
+// pick answers a query for single ids. They are held already.
+func (sc *scan) pick(q Query, set, left interval) (Page, error) {
+	ids := slices.Clone(q.IDs)
+	slices.SortFunc(ids, ulid.ULID.Compare)
+	ids = slices.Compact(ids)
+	var matching []ulid.ULID
+	for _, id := range ids {
+		if !set.contains(id) {
+			continue
+		}
+		ok := true
+		if sc.peer != "" {
+			var err error
+			if ok, err = has(sc.it, withID(rowsPrefix(sc.class, sc.bucketOf(sc.class, id), sc.owner, sc.peer), id)); err != nil {
+				return Page{}, err
+			}
+		}
+		if ok {
+			matching = append(matching, id)
+		}
+	}
+	page := Page{Count: len(matching)}
+	from, to := 0, len(matching)
+	for from < to && matching[from].Compare(left.lo) < 0 {
+		from++
+	}
+	for to > from && matching[to-1].Compare(left.hi) >= 0 {
+		to--
+	}
+	if !q.Backward {
+		from = min(max(from, q.Index), to)
+	}
+	page.Complete = to-from <= q.Max
+	if !page.Complete && q.Backward {
+		from = to - q.Max
+	} else if !page.Complete {
+		to = from + q.Max
+	}
+	if from == to {
+		return page, nil
+	}
+	page.Index = from
+	rows := make([]found, 0, to-from)
+	for _, id := range matching[from:to] {
+		rows = append(rows, found{id: id})
+	}
+	var err error
+	page.Rows, err = sc.load(rows)
+	return page, err
+}
+
+// Bounds returns the ids of the first and the last message that are not before
+// notBefore (zero: of all); ok is false if there is none.
+func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time) (first, last ulid.ULID, ok bool, err error) {
+	err = s.read(func(r *rows) error {
+		sc, err := r.newScan(c, owner, "")
+		if err != nil {
+			return err
+		}
+		defer sc.close()
+		all := interval{ceilID(notBefore), maxID}
+		rows, err := sc.walk(all, 1)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		first, last, ok = rows[0].id, rows[0].id, true
+		rows, err = sc.walkBack(all, 1)
+		if err == nil && len(rows) > 0 {
+			last = rows[0].id
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("find the bounds of the archive of %s: %w", owner, err)
+	}
+	return first, last, ok, err
+}

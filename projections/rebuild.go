@@ -1,0 +1,237 @@
+package projections
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
+
+	"mamlog/log"
+)
+
+// Rebuild makes all rows anew from the log and then exchanges them for the old
+// ones. Queries and appends go on meanwhile and wait only for the exchange.
+// progress, if not nil, is told how many records were folded.
+func (s *Store) Rebuild(progress func(records int)) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("rebuild projections %s: %w", s.dir, err)
+		}
+	}()
+	if !s.maintaining.TryLock() {
+		return errBusy
+	}
+	defer s.maintaining.Unlock()
+	n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(s.rows.dir), "rows-"))
+	if err != nil {
+		return err
+	}
+	fresh, err := s.createRows(s.generation(n + 1))
+	if err != nil {
+		return err
+	}
+	folder := &folder{s, fresh}
+	if err := s.log.Feed(folder, progress); err != nil {
+		return errors.Join(err, s.drop(fresh))
+	}
+	if err := fresh.db.Flush(); err != nil {
+		return errors.Join(err, s.drop(fresh))
+	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	// What came meanwhile, up to what the old rows have seen; the rest will be
+	// applied to the new ones.
+	if err := s.log.Feed(&upTo{folder, s.rows.position}, nil); err != nil && !errors.Is(err, errEnough) {
+		return errors.Join(err, s.drop(fresh))
+	}
+	if err := fresh.complete(); err != nil {
+		return errors.Join(err, s.drop(fresh))
+	}
+	s.using.Lock()
+	old := s.rows
+	s.rows = fresh
+	s.using.Unlock()
+	s.preferences.reset()
+	return s.drop(old)
+}
+
+var errBusy = errors.New("another rebuild or check is under way, or the store is being closed")
+
+// folder folds into rows that nobody reads yet.
+type folder struct {
+	*Store
+	into *rows
+}
+
+func (f *folder) Position() ulid.ULID { return f.into.position }
+
+func (f *folder) Apply(records []log.Record) error {
+	if f.closing.Load() {
+		return errBusy
+	}
+	_, err := f.fold(f.into, records)
+	return err
+}
+
+// upTo folds no record after last.
+type upTo struct {
+	*folder
+	last ulid.ULID
+}
+
+var errEnough = errors.New("enough")
+
+func (u *upTo) Apply(records []log.Record) error {
+	for i, r := range records {
+		if r.ID.Compare(u.last) > 0 {
+			return errors.Join(u.folder.Apply(records[:i]), errEnough)
+		}
+	}
+	return u.folder.Apply(records)
+}
+
+// CheckReport is what Check found.
+type CheckReport struct {
+	Records     int      // folded from the log
+	Rows        int      // compared
+	Differences int      // rows that are wrong, missing or too many
+	Problems    []string // the first hundred differences, in words
+}
+
+const maxProblems = 100
+
+// Check folds the log aside and compares every row with what that gives. It
+// needs as much disk space as the rows have, and gives it back. Queries and
+// appends go on meanwhile. progress, if not nil, is told how many records were
+// folded.
+func (s *Store) Check(progress func(records int)) (report CheckReport, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("check projections %s: %w", s.dir, err)
+		}
+	}()
+	if !s.maintaining.TryLock() {
+		return report, errBusy
+	}
+	defer s.maintaining.Unlock()
+	var live *pebble.Snapshot
+	events, err := s.log.Snapshot(func() { live = s.rows.db.NewSnapshot() })
+	if err != nil {
+		return report, err
+	}
+	defer events.Close()
+	defer live.Close()
+
+	fresh, err := s.createRows(filepath.Join(s.dir, "check"))
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, s.drop(fresh)) }()
+	folder := &folder{s, fresh}
+	batch := make([]log.Record, 0, 1024)
+	flush := func() error {
+		report.Records += len(batch)
+		err := folder.Apply(batch)
+		batch = batch[:0]
+		if progress != nil {
+			progress(report.Records)
+		}
+		return err
+	}
+	for r, err := range events.Scan(ulid.ULID{}) {
+		if err != nil {
+			return report, err
+		}
+		if batch = append(batch, r); len(batch) == cap(batch) {
+			if err := flush(); err != nil {
+				return report, err
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return report, err
+	}
+	return report, compare(&report, live, fresh.db)
+}
+
+// compare counts the rows in which the two differ; meta rows apart, whose
+// contents depend on the store and not on the log.
+func compare(report *CheckReport, live, want pebble.Reader) error {
+	o := &pebble.IterOptions{LowerBound: []byte{kindWidth}}
+	l, err := live.NewIter(o)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	w, err := want.NewIter(o)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	differ := func(format string, args ...any) {
+		if report.Differences++; len(report.Problems) < maxProblems {
+			report.Problems = append(report.Problems, fmt.Sprintf(format, args...))
+		}
+	}
+	l.First()
+	w.First()
+	for l.Valid() || w.Valid() {
+		report.Rows++
+		order := 0
+		switch {
+		case !l.Valid():
+			order = 1
+		case !w.Valid():
+			order = -1
+		default:
+			order = bytes.Compare(l.Key(), w.Key())
+		}
+		switch {
+		case order < 0:
+			differ("%s: the log knows of no such row", describe(l.Key()))
+			l.Next()
+		case order > 0:
+			differ("%s: the row is missing", describe(w.Key()))
+			w.Next()
+		default:
+			if !bytes.Equal(l.Value(), w.Value()) {
+				differ("%s: the row does not say what the log says", describe(l.Key()))
+			}
+			l.Next()
+			w.Next()
+		}
+	}
+	return errors.Join(l.Error(), w.Error())
+}
+
+// describe names a row by its key, for people; it shows no content.
+func describe(key []byte) string {
+	owned := func(rest []byte) string {
+		parts := bytes.SplitN(rest, []byte{0}, 2)
+		return string(parts[0])
+	}
+	switch {
+	case key[0] == kindBucket && len(key) > 8:
+		what := "message"
+		if key[7] == partConversation {
+			what = "conversation row"
+		}
+		return fmt.Sprintf("%s %s of %s", what, rowID(key), owned(key[8:]))
+	case key[0] == kindPreferences:
+		return "preferences of " + string(key[1:])
+	case key[0] == kindPrefChange:
+		return fmt.Sprintf("preference change %s of %s", rowID(key), owned(key[1:]))
+	case key[0] == kindPolicy:
+		return fmt.Sprintf("policy change %s of %s", rowID(key), owned(key[1:]))
+	case key[0] == kindAccount:
+		return "account of host " + owned(key[1:])
+	case key[0] == kindRoster:
+		return "roster item of " + owned(key[1:])
+	}
+	return fmt.Sprintf("row %x", key)
+}

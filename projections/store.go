@@ -1,0 +1,496 @@
+package projections
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+	"go.uber.org/zap"
+
+	"mamlog/log"
+)
+
+// formatVersion changes whenever the same log gives other rows; a store of
+// another version is rebuilt when it is opened.
+const formatVersion = 1
+
+// Options for Open. The zero value works.
+type Options struct {
+	FS     vfs.FS        // nil: the operating system's
+	Cache  *pebble.Cache // nil: one of its own, 8 MiB
+	Logger *zap.Logger   // nil: silent
+
+	// Retention tells how long records of a class are kept, 0 for ever; nil
+	// keeps all for ever. It chooses how finely the class's rows are cut into
+	// time buckets; a change that asks for another cut makes Open rebuild.
+	Retention func(log.Class) time.Duration
+
+	// Progress, if not nil, is told how many records were folded in catching up.
+	Progress func(records int)
+}
+
+// Store holds the rows of one log. It is made by Open.
+type Store struct {
+	dir  string
+	log  *log.Log
+	opts Options
+
+	maintaining sync.Mutex  // held by a rebuild, a check, and for good by Close
+	closing     atomic.Bool // a rebuild or check should end
+
+	applying sync.Mutex   // held while rows are written or exchanged
+	using    sync.RWMutex // rows may be read under a read lock
+	rows     *rows        // exchanged by a rebuild, under both locks
+
+	preferences preferenceCache
+}
+
+// rows is one generation of rows: an engine, and what is kept of it in memory.
+// Written only under Store.applying.
+type rows struct {
+	db       *pebble.DB
+	dir      string
+	position ulid.ULID
+	widths   map[log.Class]uint64 // ms
+	ordinals ordinals
+
+	spanMu sync.RWMutex
+	spans  map[log.Class]span // which buckets may hold something
+}
+
+type span struct{ first, last uint32 }
+
+// Open opens the rows of l in dir, folds what is new in l, and follows it from
+// then on. Rows that are missing, of another version, cut otherwise than the
+// options ask, or ahead of the log are made anew, which takes long for a long
+// log.
+func Open(dir string, l *log.Log, o Options) (*Store, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.Retention == nil {
+		o.Retention = func(log.Class) time.Duration { return 0 }
+	}
+	s := &Store{dir: dir, log: l, opts: o}
+	s.preferences.reset()
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("open projections %s: %w", dir, err)
+	}
+	if err := l.Follow(s, o.Progress); err != nil {
+		return nil, errors.Join(fmt.Errorf("open projections %s: %w", dir, err), s.Close())
+	}
+	return s, nil
+}
+
+// The rows lie in dir/rows-N. A rebuild makes rows-N+1 and deletes rows-N when
+// it is complete, so a crash at any moment leaves one that is.
+func (s *Store) open() error {
+	if err := s.opts.FS.RemoveAll(filepath.Join(s.dir, "check")); err != nil {
+		return err // left behind by a check that was cut short
+	}
+	generations, err := s.generations()
+	if err != nil {
+		return err
+	}
+	for len(generations) > 0 {
+		n := generations[len(generations)-1]
+		r, why, err := s.openRows(n)
+		if err != nil {
+			return err
+		}
+		if why == "" {
+			s.rows = r
+			break
+		}
+		s.opts.Logger.Warn("rebuilding the rows from the log", zap.String("dir", r.dir), zap.String("because", why))
+		if err := s.drop(r); err != nil {
+			return err
+		}
+		generations = generations[:len(generations)-1]
+	}
+	for _, n := range generations {
+		if dir := s.generation(n); s.rows == nil || dir != s.rows.dir {
+			if err := s.opts.FS.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
+	if s.rows == nil {
+		r, err := s.createRows(s.generation(1))
+		if err != nil {
+			return err
+		}
+		if err := r.complete(); err != nil {
+			return err
+		}
+		s.rows = r
+	}
+	return nil
+}
+
+func (s *Store) generation(n int) string { return filepath.Join(s.dir, "rows-"+strconv.Itoa(n)) }
+
+func (s *Store) generations() ([]int, error) {
+	if err := s.opts.FS.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	names, err := s.opts.FS.List(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []int
+	for _, name := range names {
+		if n, err := strconv.Atoi(strings.TrimPrefix(name, "rows-")); err == nil && strings.HasPrefix(name, "rows-") {
+			found = append(found, n)
+		}
+	}
+	sort.Ints(found)
+	return found, nil
+}
+
+func (s *Store) newRows(dir string) (*rows, error) {
+	db, err := pebble.Open(dir, pebbleOptions(s.opts))
+	if err != nil {
+		return nil, err
+	}
+	return &rows{db: db, dir: dir, widths: make(map[log.Class]uint64), spans: make(map[log.Class]span)}, nil
+}
+
+func pebbleOptions(o Options) *pebble.Options {
+	po := &pebble.Options{
+		FS:                          o.FS,
+		Cache:                       o.Cache,
+		Logger:                      pebbleLogger{o.Logger.Sugar()},
+		FormatMajorVersion:          pebble.FormatNewest,
+		DisableWAL:                  true, // the log is the write-ahead log
+		MemTableSize:                64 << 20,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+	}
+	po.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
+	for i := range po.Levels {
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		po.Levels[i].BlockSize = 16 << 10
+	}
+	return po
+}
+
+// openRows opens a generation; why tells, if it isn't empty, what is wrong with
+// it.
+func (s *Store) openRows(n int) (r *rows, why string, err error) {
+	if r, err = s.newRows(s.generation(n)); err != nil {
+		return nil, "", err
+	}
+	if _, err := r.get(keyComplete); errors.Is(err, pebble.ErrNotFound) {
+		return r, "a rebuild did not come to its end", nil
+	} else if err != nil {
+		return nil, "", errors.Join(err, r.db.Close())
+	}
+	why, err = r.load(s)
+	if err != nil {
+		return nil, "", errors.Join(err, r.db.Close())
+	}
+	return r, why, nil
+}
+
+func (r *rows) load(s *Store) (why string, err error) {
+	version, err := r.get(keyFormat)
+	if err != nil {
+		return "", err
+	}
+	if len(version) != 4 || binary.BigEndian.Uint32(version) != formatVersion {
+		return "they were made by another version", nil
+	}
+	position, err := r.get(keyPosition)
+	if err != nil && !errors.Is(err, pebble.ErrNotFound) {
+		return "", err
+	}
+	copy(r.position[:], position)
+	if r.position.Compare(s.log.Last()) > 0 {
+		return "they are ahead of the log", nil
+	}
+	for _, c := range s.log.Classes() {
+		w, err := r.get(widthKey(c))
+		if errors.Is(err, pebble.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		r.widths[c] = binary.BigEndian.Uint64(w)
+		if r.widths[c] != s.width(c) {
+			return fmt.Sprintf("the retention of %s asks for other time buckets", s.log.ClassName(c)), nil
+		}
+		if err := r.loadSpan(c); err != nil {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+func (r *rows) loadSpan(c log.Class) error {
+	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: bucketKey(c, 0)[:3], UpperBound: end(bucketKey(c, 0)[:3])})
+	if err != nil {
+		return err
+	}
+	if it.First() {
+		sp := span{first: keyBucket(it.Key())}
+		it.Last()
+		sp.last = keyBucket(it.Key())
+		r.spans[c] = sp
+	}
+	return it.Close()
+}
+
+func keyBucket(key []byte) uint32 { return binary.BigEndian.Uint32(key[3:]) }
+
+func (s *Store) width(c log.Class) uint64 {
+	return uint64(bucketWidth(s.opts.Retention(c)).Milliseconds())
+}
+
+func (s *Store) createRows(dir string) (*rows, error) {
+	if err := s.opts.FS.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	r, err := s.newRows(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.db.Set(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion), pebble.NoSync); err != nil {
+		return nil, errors.Join(err, r.db.Close())
+	}
+	return r, nil
+}
+
+// complete marks r as the generation to open from now on, durably.
+func (r *rows) complete() error {
+	if err := r.db.Set(keyComplete, nil, pebble.NoSync); err != nil {
+		return err
+	}
+	return r.db.Flush()
+}
+
+func (s *Store) drop(r *rows) error {
+	if err := r.db.Close(); err != nil {
+		return err
+	}
+	return s.opts.FS.RemoveAll(r.dir)
+}
+
+func (r *rows) get(key []byte) ([]byte, error) {
+	v, closer, err := r.db.Get(key)
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return append([]byte(nil), v...), nil
+}
+
+// Close writes the rows out, so that nothing needs to be folded again, and
+// closes the store. The log must be closed before.
+func (s *Store) Close() error {
+	s.closing.Store(true)
+	s.maintaining.Lock() // for good: nothing is to be rebuilt or checked any more
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.using.Lock()
+	defer s.using.Unlock()
+	err := s.rows.db.Flush()
+	return errors.Join(err, s.rows.db.Close())
+}
+
+// Position is the id of the last record that was folded.
+func (s *Store) Position() ulid.ULID {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	return s.rows.position
+}
+
+// Apply folds records; the log calls it.
+func (s *Store) Apply(records []log.Record) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	changed, err := s.fold(s.rows, records)
+	s.preferences.forget(changed)
+	return err
+}
+
+// fold writes what records mean as rows, with the position they lead to, in one
+// batch. It returns whose preferences changed.
+func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error) {
+	b := r.db.NewBatch()
+	defer b.Close()
+	w := &writer{rows: r, store: s, batch: b}
+	for _, rec := range records {
+		if rec.ID.Compare(r.position) <= 0 {
+			continue // a rebuild has been here before
+		}
+		if err := w.fold(rec); err != nil {
+			return nil, fmt.Errorf("fold record %s: %w", rec.ID, err)
+		}
+		r.position = rec.ID
+	}
+	if err := b.Set(keyPosition, r.position[:], nil); err != nil {
+		return nil, err
+	}
+	r.widenSpans(w.touched)
+	if err := b.Commit(pebble.NoSync); err != nil {
+		return nil, err
+	}
+	r.narrowSpans(w.expired)
+	r.ordinals.turn()
+	return w.changed, nil
+}
+
+// writer folds records into one batch.
+type writer struct {
+	rows    *rows
+	store   *Store
+	batch   *pebble.Batch
+	changed []string           // owners of changed preferences
+	touched map[log.Class]span // buckets written to
+	expired map[log.Class]uint32
+}
+
+func (w *writer) fold(rec log.Record) error {
+	switch e := rec.Event.GetKind().(type) {
+	case *log.Event_Message:
+		return w.message(rec, e.Message)
+	case *log.Event_Preferences:
+		return w.preferences(rec, e.Preferences)
+	case *log.Event_Policy:
+		return w.policy(rec, e.Policy)
+	case *log.Event_Account:
+		return w.account(rec, e.Account)
+	case *log.Event_Roster:
+		return w.roster(e.Roster)
+	case *log.Event_Expired:
+		return w.expire(e.Expired)
+	case *log.Event_Read:
+		return nil // kept in the log alone
+	}
+	return fmt.Errorf("a kind of event that this version does not know: use a newer mamlog")
+}
+
+func (r *rows) widenSpans(touched map[log.Class]span) {
+	if len(touched) == 0 {
+		return
+	}
+	r.spanMu.Lock()
+	defer r.spanMu.Unlock()
+	for c, t := range touched {
+		if sp, ok := r.spans[c]; ok {
+			t = span{min(t.first, sp.first), max(t.last, sp.last)}
+		}
+		r.spans[c] = t
+	}
+}
+
+func (r *rows) narrowSpans(expired map[log.Class]uint32) {
+	r.spanMu.Lock()
+	defer r.spanMu.Unlock()
+	for c, first := range expired {
+		if sp, ok := r.spans[c]; ok && sp.first < first {
+			if sp.first = first; sp.first > sp.last {
+				delete(r.spans, c)
+			} else {
+				r.spans[c] = sp
+			}
+		}
+	}
+}
+
+// read lends the current rows to f; they are not exchanged meanwhile.
+func (s *Store) read(f func(*rows) error) error {
+	s.using.RLock()
+	defer s.using.RUnlock()
+	return f(s.rows)
+}
+
+// Stats is a store's state for metrics.
+type Stats struct {
+	Position  ulid.ULID
+	DiskBytes uint64
+}
+
+// Stats returns the state.
+func (s *Store) Stats() Stats {
+	st := Stats{Position: s.Position()}
+	_ = s.read(func(r *rows) error { st.DiskBytes = r.db.Metrics().DiskSpaceUsage(); return nil })
+	return st
+}
+
+// pebbleLogger passes the engine's words on; see log.Open for Fatalf.
+type pebbleLogger struct{ *zap.SugaredLogger }
+
+func (p pebbleLogger) Infof(format string, args ...any)  { p.SugaredLogger.Debugf(format, args...) }
+func (p pebbleLogger) Errorf(format string, args ...any) { p.SugaredLogger.Errorf(format, args...) }
+func (p pebbleLogger) Fatalf(format string, args ...any) { p.SugaredLogger.Fatalf(format, args...) }
+
+// ordinals remembers the last ordinal that was given under a prefix, for the
+// prefixes written to of late: two maps, the older of which is dropped when the
+// newer is full.
+type ordinals struct{ recent, older map[string]uint64 }
+
+const maxOrdinals = 1 << 18
+
+func (o *ordinals) get(prefix []byte) (uint64, bool) {
+	if n, ok := o.recent[string(prefix)]; ok {
+		return n, true
+	}
+	n, ok := o.older[string(prefix)]
+	return n, ok
+}
+
+func (o *ordinals) set(prefix []byte, n uint64) {
+	if o.recent == nil {
+		o.recent = make(map[string]uint64)
+	}
+	o.recent[string(prefix)] = n
+}
+
+// turn makes room. It is called between batches only: what a batch has written
+// can't be read from the engine before its end.
+func (o *ordinals) turn() {
+	if len(o.recent) > maxOrdinals {
+		o.older, o.recent = o.recent, nil
+	}
+}
+
+// next returns the ordinal of the next row under prefix.
+func (w *writer) next(prefix []byte) (uint64, error) {
+	n, ok := w.rows.ordinals.get(prefix)
+	if !ok {
+		it, err := w.rows.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end(prefix)})
+		if err != nil {
+			return 0, err
+		}
+		if it.Last() {
+			n, _ = binary.Uvarint(it.Value())
+		}
+		if err := it.Close(); err != nil {
+			return 0, err
+		}
+	}
+	if n == math.MaxUint64 {
+		return 0, errors.New("the rows are damaged: an ordinal is out of range")
+	}
+	w.rows.ordinals.set(prefix, n+1)
+	return n + 1, nil
+}

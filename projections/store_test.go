@@ -1,0 +1,202 @@
+package projections
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
+
+	"mamlog/log"
+)
+
+func openBoth(t testing.TB, fs vfs.FS, now func() time.Time, o Options) (*log.Log, *Store, log.Class) {
+	t.Helper()
+	l, err := log.Open("log", log.Options{FS: fs, Clock: log.NewClock(now)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.FS = fs
+	s, err := Open("rows", l, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Class("h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, s, c
+}
+
+func archive(t testing.TB, l *log.Log, c log.Class, owner, peer string, n int) (ids []ulid.ULID) {
+	t.Helper()
+	entries := make([]log.Entry, n)
+	for i := range entries {
+		entries[i] = log.Entry{Class: c, Event: &log.Event{Kind: &log.Event_Message{Message: &log.MessageArchived{
+			Owner: owner, Peer: peer, Direction: log.Direction_DIRECTION_IN, Stanza: fmt.Appendf(nil, "<message>%d</message>", i),
+		}}}}
+	}
+	ids, err := l.AppendWait(context.Background(), entries...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+// What Check is for: a row that was tampered with, one that is missing and one
+// too many are each found and named.
+func TestCheckFindsWrongRows(t *testing.T) {
+	l, s, c := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	ids := archive(t, l, c, "a@h", "b@h/x", 10)
+	if r, err := s.Check(nil); err != nil || r.Differences != 0 || r.Records != 10 || r.Rows < 30 {
+		t.Fatalf("before: %+v, %v", r, err)
+	}
+	prefix := rowsPrefix(c, s.rows.bucketOf(c, ids[0]), "a@h", "")
+	db := s.rows.db
+	for _, err := range []error{
+		db.Set(withID(prefix, ids[3]), []byte("wrong"), pebble.NoSync),
+		db.Delete(withID(prefix, ids[5]), pebble.NoSync),
+		db.Set(withID(prefix, ulid.ULID{1}), []byte("extra"), pebble.NoSync),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := s.Check(nil)
+	if err != nil || r.Differences != 3 {
+		t.Fatalf("after: %+v, %v", r, err)
+	}
+	all := strings.Join(r.Problems, "\n")
+	for _, want := range []string{ids[3].String() + " of a@h: the row does not say", ids[5].String() + " of a@h: the row is missing", "knows of no such row"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not among the problems:\n%s", want, all)
+		}
+	}
+	if err := s.Rebuild(nil); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Check(nil); err != nil || r.Differences != 0 {
+		t.Errorf("after a rebuild: %+v, %v", r, err)
+	}
+}
+
+func TestOtherFormatIsRebuilt(t *testing.T) {
+	fs := vfs.NewMem()
+	l, s, c := openBoth(t, fs, nil, Options{})
+	archive(t, l, c, "a@h", "b@h", 3)
+	if err := s.rows.db.Set(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion+1), pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	s.Close()
+	folded := 0
+	l, s, c = openBoth(t, fs, nil, Options{Progress: func(n int) { folded = n }})
+	defer s.Close()
+	defer l.Close()
+	if folded != 3 {
+		t.Errorf("%d records were folded again, want 3", folded)
+	}
+	if p, err := s.Query(Query{Class: c, Owner: "a@h", Max: 10}); err != nil || len(p.Rows) != 3 {
+		t.Errorf("%d rows, %v", len(p.Rows), err)
+	}
+}
+
+// A clean stop leaves nothing to fold again, and a rebuild that was cut short
+// leaves the old rows.
+func TestReopenGoesOnWhereItStopped(t *testing.T) {
+	fs := vfs.NewMem()
+	l, s, c := openBoth(t, fs, nil, Options{})
+	archive(t, l, c, "a@h", "b@h", 100)
+	cut, err := s.createRows(s.generation(2)) // as a rebuild begins
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cut.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	s.Close()
+	folded := 0
+	l, s, c = openBoth(t, fs, nil, Options{Progress: func(n int) { folded = n }})
+	defer s.Close()
+	defer l.Close()
+	if folded != 0 {
+		t.Errorf("%d records were folded again", folded)
+	}
+	if p, err := s.Query(Query{Class: c, Owner: "a@h", Max: 1}); err != nil || p.Count != 100 {
+		t.Errorf("count %d, %v", p.Count, err)
+	}
+	if names, err := fs.List("rows"); err != nil || len(names) != 1 {
+		t.Errorf("in the directory: %v, %v", names, err)
+	}
+}
+
+// Invariant 5: an archive loses only its oldest messages. Invariant 6: expired
+// messages can't be seen, before they are deleted and after.
+func TestExpiredIsInvisibleAndLeavesNoHoles(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	l, s, c := openBoth(t, vfs.NewMem(), func() time.Time { return now }, Options{
+		Retention: func(log.Class) time.Duration { return 7 * 24 * time.Hour },
+	})
+	defer s.Close()
+	defer l.Close()
+	var ids []ulid.ULID
+	for range 200 {
+		ids = append(ids, archive(t, l, c, "a@h", "b@h", 1)...)
+		now = now.Add(time.Hour)
+	}
+	floor := now.Add(-50 * time.Hour)
+	look := func() Page {
+		t.Helper()
+		p, err := s.Query(Query{Class: c, Owner: "a@h", NotBefore: floor, Max: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	before := look()
+	if len(before.Rows) != 50 || before.Count != 50 || before.Rows[0].ID != ids[150] {
+		t.Fatalf("%d rows, count %d", len(before.Rows), before.Count)
+	}
+	if _, err := s.Query(Query{Class: c, Owner: "a@h", NotBefore: floor, Max: 1, PageAfter: ids[149]}); err == nil {
+		t.Error("an expired id is still known")
+	}
+	cut := s.ExpiryCut(c, floor)
+	if cut.After(floor) || floor.Sub(cut) >= 24*time.Hour {
+		t.Fatalf("cut at %s for %s", cut, floor)
+	}
+	if _, err := l.Expire(context.Background(), c, cut); err != nil {
+		t.Fatal(err)
+	}
+	if after := look(); describePage(after) != describePage(before) {
+		t.Errorf("deleting what could not be seen changed what can be:\n%s\n%s", describePage(after), describePage(before))
+	}
+	p, err := s.Query(Query{Class: c, Owner: "a@h", Max: 1000})
+	if err != nil || len(p.Rows) >= 200 || p.Count != len(p.Rows) {
+		t.Fatalf("%d rows are left, count %d, %v", len(p.Rows), p.Count, err)
+	}
+	for i, r := range p.Rows {
+		if r.ID != ids[200-len(p.Rows)+i] {
+			t.Fatalf("a hole at %d", i)
+		}
+	}
+}
+
+func FuzzParseMessageValue(f *testing.F) {
+	v, _ := appendMessageValue(nil, 7, &log.MessageArchived{Peer: "b@h", Stanza: []byte("<message/>")})
+	f.Add(v)
+	f.Add([]byte{0x80})
+	f.Fuzz(func(t *testing.T, v []byte) {
+		event, stanza, err := parseMessageValue(v)
+		if err == nil && len(event)+len(stanza) > len(v) {
+			t.Error("more came out than went in")
+		}
+	})
+}

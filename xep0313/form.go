@@ -1,0 +1,230 @@
+package xep0313
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"mellium.im/xmpp/jid"
+
+	"mamlog/projections"
+	"mamlog/xep0313/stanza"
+)
+
+// query is what a client asks for.
+type query struct {
+	projections.Query
+	id   string // queryid
+	flip bool
+}
+
+func trim(s string) string { return strings.TrimSpace(s) }
+
+// parseQuery reads a <query/> (XEP-0313 section 4). Any error is a
+// *stanza.Error. max is the largest page that may be asked for.
+func parseQuery(e *stanza.Element, max int) (q query, err error) {
+	q.id = e.Attr("queryid")
+	if e.Attr("node") != "" {
+		return q, stanza.FeatureNotImplemented("this archive has no nodes")
+	}
+	q.Max = max
+	seen := make(map[string]bool)
+	for _, c := range e.Elements() {
+		switch name := c.Space + " " + c.Local; name {
+		case NSForm + " x", NSRSM + " set", NS + " flip-page":
+			if seen[name] {
+				return q, stanza.BadRequest("there is more than one <%s/>", c.Local)
+			}
+			seen[name] = true
+		}
+		switch {
+		case c.Is(NSForm, "x"):
+			err = q.parseForm(c)
+		case c.Is(NSRSM, "set"):
+			err = q.parseSet(c)
+		case c.Is(NS, "flip-page"):
+			q.flip = true
+		}
+		if err != nil {
+			return q, err
+		}
+	}
+	return q, nil
+}
+
+func (q *query) parseForm(x *stanza.Element) error {
+	if t := x.Attr("type"); t != "submit" {
+		return stanza.BadRequest("the form's type is %q; it must be submit", t)
+	}
+	fields := make(map[string][]string)
+	for _, f := range x.Elements() {
+		if !f.Is(NSForm, "field") {
+			continue // <title/> and the like say nothing in a submission
+		}
+		name := f.Attr("var")
+		if _, ok := fields[name]; ok {
+			return stanza.BadRequest("the form has the field %q twice", name)
+		}
+		values := []string{}
+		for _, v := range f.Elements() {
+			if v.Is(NSForm, "value") {
+				if t := trim(v.Text()); t != "" {
+					values = append(values, t)
+				}
+			}
+		}
+		fields[name] = values
+	}
+	if t := fields["FORM_TYPE"]; len(t) != 1 || t[0] != NS {
+		return stanza.BadRequest("the form's FORM_TYPE must be %s", NS)
+	}
+	delete(fields, "FORM_TYPE")
+	for name, values := range fields {
+		parse, ok := fieldParsers[name]
+		if !ok {
+			return stanza.FeatureNotImplemented("the form field %q is not supported", name)
+		}
+		if len(values) == 0 {
+			continue // left open
+		}
+		if len(values) > 1 && name != "ids" {
+			return stanza.BadRequest("the form field %q has %d values; one is allowed", name, len(values))
+		}
+		if err := parse(q, values); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var fieldParsers = map[string]func(q *query, values []string) error{
+	"with": func(q *query, v []string) error {
+		j, err := jid.Parse(v[0])
+		if err != nil {
+			return stanza.JIDMalformed("%q in the form field \"with\" is not a JID", v[0])
+		}
+		q.With = j.String()
+		return nil
+	},
+	"start": func(q *query, v []string) (err error) {
+		q.Since, err = parseTime("start", v[0])
+		return err
+	},
+	"end": func(q *query, v []string) (err error) {
+		q.Until, err = parseTime("end", v[0])
+		return err
+	},
+	"after-id": func(q *query, v []string) (err error) {
+		q.After, err = parseID(v[0])
+		return err
+	},
+	"before-id": func(q *query, v []string) (err error) {
+		q.Before, err = parseID(v[0])
+		return err
+	},
+	"ids": func(q *query, v []string) error {
+		for _, s := range v {
+			id, err := parseID(s)
+			if err != nil {
+				return err
+			}
+			q.IDs = append(q.IDs, id)
+		}
+		return nil
+	},
+	// No archive here holds groupchat messages, so there is none to leave out.
+	"include-groupchat": func(_ *query, v []string) error {
+		switch v[0] {
+		case "0", "1", "true", "false":
+			return nil
+		}
+		return stanza.BadRequest("%q in the form field \"include-groupchat\" is not a boolean", v[0])
+	},
+}
+
+// parseSet reads RSM (XEP-0059). Both bounds may be given; an empty one is none.
+func (q *query) parseSet(set *stanza.Element) (err error) {
+	seen := make(map[string]bool)
+	for _, c := range set.Elements() {
+		if c.Space != NSRSM {
+			continue
+		}
+		if seen[c.Local] {
+			return stanza.BadRequest("there is more than one <%s/>", c.Local)
+		}
+		seen[c.Local] = true
+		text := trim(c.Text())
+		switch c.Local {
+		case "max":
+			n, err := strconv.ParseUint(text, 10, 31)
+			if err != nil {
+				return stanza.BadRequest("%q in <max/> is not a number of results", text)
+			}
+			q.Max = min(q.Max, int(n))
+		case "index":
+			n, err := strconv.ParseUint(text, 10, 31)
+			if err != nil {
+				return stanza.BadRequest("%q in <index/> is not a place in the results", text)
+			}
+			q.Index = int(n)
+		case "after":
+			if text != "" {
+				if q.PageAfter, err = parseID(text); err != nil {
+					return err
+				}
+			}
+		case "before":
+			q.Backward = true
+			if text != "" {
+				if q.PageBefore, err = parseID(text); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if seen["index"] && (seen["before"] || seen["after"]) {
+		return stanza.BadRequest("<index/> can't be combined with <before/> or <after/>")
+	}
+	return nil
+}
+
+// parseID reads an id that the archive gave out. To a client ids are opaque, so
+// one that can't be ours is one that we do not hold.
+func parseID(s string) (ulid.ULID, error) {
+	id, err := ulid.ParseStrict(s)
+	if err != nil || id == (ulid.ULID{}) || id.String() != s {
+		return ulid.ULID{}, stanza.ItemNotFound("there is no message %q in the archive", s)
+	}
+	return id, nil
+}
+
+// The DateTime profile of XEP-0082 section 3.2, which is stricter than Go.
+var dateTime = regexp.MustCompile(`^-?\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
+
+func parseTime(field, s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil || !dateTime.MatchString(s) {
+		return t, stanza.BadRequest("%q in the form field %q is not a time such as 2026-11-22T20:30:00Z", s, field)
+	}
+	return t, nil
+}
+
+// queryForm lists the fields that a query may have (XEP-0313 section 4.1.5).
+func queryForm() *stanza.Element {
+	field := func(typ, name string) *stanza.Element { return stanza.New(NSForm, "field", "type", typ, "var", name) }
+	const nsValidate = "http://jabber.org/protocol/xdata-validate"
+	return stanza.New(NSForm, "x", "type", "form").Add(
+		field("hidden", "FORM_TYPE").Add(stanza.New(NSForm, "value").AddText(NS)),
+		field("jid-single", "with"),
+		field("text-single", "start"),
+		field("text-single", "end"),
+		field("text-single", "before-id"),
+		field("text-single", "after-id"),
+		// Open: any id may be given, and none is listed (XEP-0122 section 3.2.2).
+		field("list-multi", "ids").Add(
+			stanza.New(nsValidate, "validate", "datatype", "xs:string").Add(stanza.New(nsValidate, "open"))),
+		field("boolean", "include-groupchat"),
+	)
+}
