@@ -1,2 +1,43 @@
-generate:
-	protoc --go_out=. --go_opt=module=mamlog log/event.proto
+# The commands of this project; `make help` lists them.
+
+GO ?= go
+# Nothing but the module proxy's sources, and no other toolchain than the one
+# that is installed.
+export GOTOOLCHAIN ?= local
+
+.DEFAULT_GOAL := help
+
+help: ## List the commands.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+build: ## Build bin/mamlog.
+	$(GO) build -o bin/mamlog ./cmd/mamlog
+
+run: build ## Build, and serve on loopback with two demo accounts; the store is ./data.
+	bin/mamlog serve --demo
+
+test: test-deps lint ## Install what the tests need (as root), and run all checks and tests.
+	$(GO) test -race -timeout 18m ./...
+
+test-deps: ## Install the Debian packages that the tests need, or say which are missing.
+	@bash cmd/mamlog/conformance/testdata/install.sh
+
+lint: ## gofmt, go vet and staticcheck.
+	@unformatted=$$(gofmt -l . ); if [ -n "$$unformatted" ]; then echo "not formatted:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+fuzz: ## Fuzz every decoder, FUZZTIME each (default 1m).
+	@bash bench/fuzz.sh $(or $(FUZZTIME),1m)
+
+bench-pages: ## Compare what a page costs in archives of 1,000 and of 1,000,000 messages.
+	$(GO) run ./cmd/mamlog-bench pages
+
+generate: ## Make the Go code of the protobuf schemas anew (needs protoc).
+	$(GO) build -o bin/ google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
+	PATH="$(CURDIR)/bin:$$PATH" protoc --go_out=. --go_opt=module=mamlog --connect-go_out=. --connect-go_opt=module=mamlog log/event.proto admin/v1/admin.proto
+
+clean: ## Delete what was built; the demo's store in ./data stays.
+	rm -rf bin
+
+.PHONY: help build run test test-deps lint fuzz bench-pages generate clean

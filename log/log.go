@@ -124,7 +124,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		Cache:              o.Cache,
 		Logger:             pebbleLogger{o.Logger.Sugar()},
 		FormatMajorVersion: pebble.FormatNewest,
-		MemTableSize:       64 << 20,
+		MemTableSize:       16 << 20, // it counts against the cache
 		// Records arrive in key order, so there is little to merge: flushed
 		// tables move down as they are.
 		MemTableStopWritesThreshold: 4,

@@ -149,6 +149,7 @@ type scan struct {
 	empty       bool // none does
 	it          *pebble.Iterator
 	messages    *pebble.Iterator // for a conversation: where the stanzas are; else it
+	arena       []byte           // what keep copies into
 }
 
 func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
@@ -331,6 +332,7 @@ type found struct {
 }
 
 func (sc *scan) walk(i interval, limit int) (rows []found, err error) {
+	rows = make([]found, 0, min(limit, 64))
 	sp, ok := sc.buckets(i)
 	if !ok {
 		return nil, nil
@@ -353,6 +355,7 @@ func (sc *scan) walk(i interval, limit int) (rows []found, err error) {
 }
 
 func (sc *scan) walkBack(i interval, limit int) (rows []found, err error) {
+	rows = make([]found, 0, min(limit, 64))
 	sp, ok := sc.buckets(i)
 	if !ok {
 		return nil, nil
@@ -381,7 +384,7 @@ func (sc *scan) take(rows []found) ([]found, error) {
 	}
 	f := found{id: rowID(sc.it.Key()), ordinal: n}
 	if sc.peer == "" {
-		f.value = slices.Clone(sc.it.Value())
+		f.value = sc.keep(sc.it.Value())
 	}
 	return append(rows, f), nil
 }
@@ -389,10 +392,16 @@ func (sc *scan) take(rows []found) ([]found, error) {
 // load turns what was found into rows, in order of ids.
 func (sc *scan) load(rows []found) ([]Row, error) {
 	out := make([]Row, len(rows))
+	var key []byte
+	bucket, known := uint32(0), false
 	for n, f := range rows {
 		v := f.value
 		if v == nil {
-			key := withID(rowsPrefix(sc.class, sc.bucketOf(sc.class, f.id), sc.owner, ""), f.id)
+			if b := sc.bucketOf(sc.class, f.id); !known || b != bucket {
+				key = append(rowsPrefix(sc.class, b, sc.owner, ""), f.id[:]...)
+				bucket, known = b, true
+			}
+			copy(key[len(key)-16:], f.id[:])
 			ok, err := has(sc.messages, key)
 			if err != nil {
 				return nil, err
@@ -400,7 +409,7 @@ func (sc *scan) load(rows []found) ([]Row, error) {
 			if !ok {
 				return nil, errDamagedRow
 			}
-			v = slices.Clone(sc.messages.Value())
+			v = sc.keep(sc.messages.Value())
 		}
 		event, stanza, err := parseMessageValue(v)
 		if err != nil {
@@ -409,6 +418,17 @@ func (sc *scan) load(rows []found) ([]Row, error) {
 		out[n] = Row{ID: f.id, Owner: sc.owner, Stanza: stanza, event: event}
 	}
 	return out, nil
+}
+
+// keep copies a value that the iterator will take back; the copies of a page
+// lie in few pieces of memory.
+func (sc *scan) keep(v []byte) []byte {
+	if len(v) > cap(sc.arena)-len(sc.arena) {
+		sc.arena = make([]byte, 0, max(len(v), 16<<10))
+	}
+	from := len(sc.arena)
+	sc.arena = append(sc.arena, v...)
+	return sc.arena[from:len(sc.arena):len(sc.arena)]
 }
 
 // nth is the id of the row with so many rows of the set before it; past the end

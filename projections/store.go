@@ -177,8 +177,8 @@ func pebbleOptions(o Options) *pebble.Options {
 		Cache:                       o.Cache,
 		Logger:                      pebbleLogger{o.Logger.Sugar()},
 		FormatMajorVersion:          pebble.FormatNewest,
-		DisableWAL:                  true, // the log is the write-ahead log
-		MemTableSize:                64 << 20,
+		DisableWAL:                  true,     // the log is the write-ahead log
+		MemTableSize:                32 << 20, // it counts against the cache
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,

@@ -126,8 +126,15 @@ func (a *Archive) page(h *host, owner string, asker jid.JID, iq *stanza.Element,
 		slices.Reverse(rows)
 	}
 	head := resultHead(owner, asker.String(), q.id)
+	size := 0
 	for _, r := range rows {
-		emit(appendResult(make([]byte, 0, len(head)+len(r.Stanza)+256), head, r))
+		size += len(head) + len(r.Stanza) + len(resultTail) + 160
+	}
+	b := make([]byte, 0, size)
+	for _, r := range rows {
+		from := len(b)
+		b = appendResult(b, head, r)
+		emit(b[from:len(b):len(b)])
 	}
 	emit(appendFin(nil, iq, page))
 	a.metrics.results.Add(float64(len(rows)))
@@ -149,6 +156,8 @@ func resultHead(owner, asker, queryID string) []byte {
 	return append(b, ` id='`...)
 }
 
+const resultTail = `</forwarded></result></message>`
+
 // appendResult splices a stored stanza into a result message.
 func appendResult(b, head []byte, r projections.Row) []byte {
 	b = append(b, head...)
@@ -157,7 +166,7 @@ func appendResult(b, head []byte, r projections.Row) []byte {
 	b = appendStamp(b, r.Time())
 	b = append(b, `'/>`...)
 	b = append(b, r.Stanza...)
-	return append(b, `</forwarded></result></message>`...)
+	return append(b, resultTail...)
 }
 
 // appendStamp appends a time in the profile of XEP-0082, to the millisecond.

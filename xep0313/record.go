@@ -76,49 +76,55 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 			d.RecipientID = id
 		}
 	}
-	switch {
-	case len(sides) == 0:
+	if len(sides) == 0 {
 		done(d)
 		return nil
-	case len(sides) == 2 && sides[0].host.Log != sides[1].host.Log:
-		// Two stores: first the sender's, and when that is durable the
-		// recipient's, in whose order the message is delivered.
-		return a.append(sides[:1], m, st, func(ids []ulid.ULID, err error) {
-			if d.Err = err; err != nil {
-				done(d)
-				return
-			}
-			set(sides[0], ids[0])
-			err = a.append(sides[1:], m, st, func(ids []ulid.ULID, err error) {
-				if d.Err = err; err == nil {
-					set(sides[1], ids[0])
-				}
-				done(d)
-			}, true)
-			if err != nil {
-				d.Err = err
-				done(d)
-			}
-		}, false)
 	}
-	return a.append(sides, m, st, func(ids []ulid.ULID, err error) {
-		d.Err = err
-		for i, id := range ids {
-			set(sides[i], id)
-		}
-		done(d)
-	}, false)
-}
-
-// append decides on the sides, which share a store, and queues what is archived
-// while no preference can change. done gets an id a side, zero for not archived.
-func (a *Archive) append(sides []side, m Message, st *stanza.Element, done func([]ulid.ULID, error), inCallback bool) error {
 	owners := make([]string, len(sides))
 	for i, s := range sides {
 		owners[i] = s.owner
 	}
 	release := a.deciding(owners...)
-	defer release()
+	if len(sides) == 1 || sides[0].host.Log == sides[1].host.Log {
+		defer release()
+		return a.append(sides, m, st, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
+			d.Err = err
+			for i, id := range ids {
+				set(sides[i], id)
+			}
+			done(d)
+		})
+	}
+	// Two stores: first the sender's, and when that is durable the recipient's,
+	// in whose order the message is delivered. The locks are held until the
+	// second is queued; taking them in the callback could wait for a change that
+	// itself waits for this very goroutine.
+	err := a.append(sides[:1], m, st, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
+		defer release()
+		if err == nil {
+			set(sides[0], ids[0])
+			err = a.append(sides[1:], m, st, sides[1].host.Log.AppendInCallback, func(ids []ulid.ULID, err error) {
+				if d.Err = err; err == nil {
+					set(sides[1], ids[0])
+				}
+				done(d)
+			})
+		}
+		if err != nil {
+			d.Err = err
+			done(d)
+		}
+	})
+	if err != nil {
+		release()
+	}
+	return err
+}
+
+// append decides on the sides, which share a store, and queues what is archived.
+// No preference of theirs changes meanwhile: the caller holds their stripes. done
+// gets an id a side, zero for not archived.
+func (a *Archive) append(sides []side, m Message, st *stanza.Element, queue func([]log.Entry, func([]ulid.ULID, error)) error, done func([]ulid.ULID, error)) error {
 	var entries []log.Entry
 	archived := make([]int, len(sides)) // index into entries + 1
 	var stored stored
@@ -134,11 +140,7 @@ func (a *Archive) append(sides []side, m Message, st *stanza.Element, done func(
 			archived[i] = len(entries)
 		}
 	}
-	enqueue := sides[0].host.Log.Append
-	if inCallback {
-		enqueue = sides[0].host.Log.AppendInCallback
-	}
-	return enqueue(entries, func(ids []ulid.ULID, err error) {
+	return queue(entries, func(ids []ulid.ULID, err error) {
 		if err != nil {
 			a.logger.Error("a message could not be archived and was not delivered", zap.Error(err))
 			done(nil, err)

@@ -40,6 +40,7 @@ type Reader struct {
 	count  *countingReader
 	limits Limits
 	outer  []binding // declared by the stream's opening tag
+	bare   bool      // there was no opening tag
 }
 
 // binding is a namespace prefix in scope; the prefix "" is the default.
@@ -71,6 +72,7 @@ func NewReader(r ByteReader, prefixes map[string]string, limits Limits) *Reader 
 // that it does not declare is jabber:client.
 func Parse(b []byte) (*Element, error) {
 	r := NewReader(bytes.NewReader(b), map[string]string{"": NSClient}, Limits{Bytes: len(b) + 1, Depth: 1 << 10, Attrs: 1 << 10})
+	r.bare = true
 	e, err := r.Next()
 	if err == io.EOF {
 		return nil, notWellFormed("there is no element")
@@ -104,6 +106,9 @@ func (r *Reader) Next() (*Element, error) {
 			}
 			r.count.n = 0
 		case xml.EndElement:
+			if r.bare || t.Name.Local != "stream" {
+				return nil, notWellFormed("</%s> closes nothing", qualified(t.Name))
+			}
 			return nil, io.EOF
 		case xml.StartElement:
 			return r.element(t, r.outer, 1)
@@ -275,10 +280,11 @@ func nameStart(c byte) bool {
 }
 
 // checkChars refuses the characters outside of XML 1.0 section 2.2 that
-// encoding/xml lets in by way of character references.
+// encoding/xml lets in by way of character references. A reference to a
+// surrogate it has turned into U+FFFD already.
 func checkChars(text []byte) error {
 	for _, r := range string(text) {
-		if r < 0x20 && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF || 0xD800 <= r && r < 0xE000 {
+		if r < 0x20 && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF {
 			return notWellFormed("U+%04X is not a character of XML", r)
 		}
 	}

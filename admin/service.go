@@ -1,0 +1,178 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.uber.org/zap"
+	"mellium.im/xmpp/jid"
+
+	"mamlog/admin/v1/adminv1connect"
+	"mamlog/attach/c2s"
+	"mamlog/log"
+	"mamlog/projections"
+	"mamlog/xep0313"
+	"mamlog/xep0313/stanza"
+)
+
+// Store is a log with what is folded from it.
+type Store struct {
+	Log         *log.Log
+	Projections *projections.Store
+}
+
+// Config says what a Service works on.
+type Config struct {
+	Hosts    []string           // whose users can be named
+	Main     *projections.Store // accounts, preferences, policies
+	Accounts *c2s.Accounts
+	Archive  *xep0313.Archive // nil: no archives and preferences
+	Stores   map[string]Store // all of them by name, for rebuild and check
+	Kick     func(jid.JID)    // ends the sessions of an account; may be nil
+	Metrics  http.Handler     // served under /metrics; may be nil
+	Logger   *zap.Logger
+}
+
+// Service implements the admin API. Its methods are safe for concurrent use.
+type Service struct {
+	adminv1connect.UnimplementedAdminServiceHandler
+	Config
+
+	preferences sync.Mutex // held from reading preferences until they are set
+	maintenance sync.Mutex // held by a rebuild or a check
+	running     sync.WaitGroup
+}
+
+// New returns a service.
+func New(c Config) *Service {
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return &Service{Config: c}
+}
+
+// Handler serves the API, and the metrics if there are any.
+func (s *Service) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(adminv1connect.NewAdminServiceHandler(s, connect.WithReadMaxBytes(1<<20), connect.WithInterceptors(inWords{})))
+	if s.Metrics != nil {
+		mux.Handle("GET /metrics", s.Metrics)
+	}
+	return mux
+}
+
+// Server is an HTTP server for the API that knows who calls.
+func (s *Service) Server() *http.Server {
+	return &http.Server{
+		Handler:           s.Handler(),
+		ConnContext:       withCaller,
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          zap.NewStdLog(s.Logger),
+	}
+}
+
+// Wait returns when no rebuild and no check is running, or when ctx ends. Stores
+// must not be closed under them.
+func (s *Service) Wait(ctx context.Context) error {
+	idle := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return errors.New("a rebuild or a check is still running")
+	}
+}
+
+func (s *Service) storeNames() []string { return slices.Sorted(maps.Keys(s.Stores)) }
+
+// account reads the bare JID of a user of this server.
+func (s *Service) account(text string) (jid.JID, error) {
+	j, err := jid.Parse(text)
+	switch {
+	case err != nil:
+		return j, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q is not a JID: %w", text, err))
+	case j.Localpart() == "":
+		return j, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q names no user; a user is name@host, as in juliet@%s", text, s.Hosts[0]))
+	case j.Resourcepart() != "":
+		return j, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("%q has a resource; a user is %s", text, j.Bare()))
+	case !slices.Contains(s.Hosts, j.Domainpart()):
+		return j, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no user %s: %s is none of this server's hosts (%s)", j, j.Domainpart(), strings.Join(s.Hosts, ", ")))
+	}
+	return j, nil
+}
+
+// mustExist refuses a user of whom nothing is known: no account, no preferences
+// ever set, no message.
+func (s *Service) mustExist(j jid.JID) error {
+	if ok, err := s.Accounts.Exists(j); ok || err != nil {
+		return err
+	}
+	for _, err := range s.Main.PreferenceHistory(j.String()) {
+		return err
+	}
+	rows, class, notBefore, err := s.Archive.Archive(j)
+	if err != nil {
+		return err
+	}
+	if _, _, ok, err := rows.Bounds(class, j.String(), notBefore); ok || err != nil {
+		return err
+	}
+	return noUser(j)
+}
+
+func noUser(j jid.JID) error {
+	return connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no user %s", j))
+}
+
+// inWords gives errors that have none a code, so that callers can decide on them.
+type inWords struct{}
+
+func (inWords) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, r connect.AnyRequest) (connect.AnyResponse, error) {
+		res, err := next(ctx, r)
+		return res, coded(err)
+	}
+}
+
+func (inWords) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func (inWords) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, c connect.StreamingHandlerConn) error { return coded(next(ctx, c)) }
+}
+
+func coded(err error) error {
+	var (
+		known    *connect.Error
+		stanza   *stanza.Error
+		notFound *projections.NotFoundError
+	)
+	switch {
+	case err == nil, errors.As(err, &known):
+		return err
+	case errors.As(err, &stanza):
+		text := stanza.Text
+		if text == "" {
+			text = stanza.Condition
+		}
+		return connect.NewError(connect.CodeInvalidArgument, errors.New(text))
+	case errors.As(err, &notFound):
+		return connect.NewError(connect.CodeOutOfRange, err)
+	case errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, err)
+	}
+	return connect.NewError(connect.CodeInternal, err)
+}

@@ -1,0 +1,101 @@
+package c2s
+
+import "sync"
+
+// highWater is how much may wait for a client before its own queries wait too.
+const highWater = 1 << 20
+
+// outbox is what waits to be written to one client, each entry one element. Any
+// goroutine puts, none blocks in that; one writer takes.
+type outbox struct {
+	limit   int    // bytes
+	tooFull func() // called, without the lock, when limit is passed
+
+	mu     sync.Mutex
+	more   sync.Cond // there is something to take
+	less   sync.Cond // bytes went down, or the outbox was closed
+	queue  [][]byte
+	bytes  int // in queue, or taken and not yet written
+	closed bool
+}
+
+func newOutbox(limit int, tooFull func()) *outbox {
+	o := &outbox{limit: limit, tooFull: tooFull}
+	o.more.L, o.less.L = &o.mu, &o.mu
+	return o
+}
+
+// put queues b, which nobody may change any more. After close it does nothing.
+func (o *outbox) put(b []byte) {
+	o.mu.Lock()
+	if o.closed {
+		o.mu.Unlock()
+		return
+	}
+	if o.bytes+len(b) > o.limit {
+		o.mu.Unlock()
+		o.tooFull()
+		return
+	}
+	o.bytes += len(b)
+	o.queue = append(o.queue, b)
+	if len(o.queue) == 1 {
+		o.more.Signal()
+	}
+	o.mu.Unlock()
+}
+
+// close ends the queue with words. drop throws away what waits before them.
+func (o *outbox) close(words [][]byte, drop bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	o.closed = true
+	if drop {
+		o.queue = nil
+	}
+	o.queue = append(o.queue, words...)
+	o.more.Signal()
+	o.less.Broadcast()
+}
+
+// take waits for something to write. last means that nothing comes after batch.
+// reuse is an earlier batch whose memory is free again.
+func (o *outbox) take(reuse [][]byte) (batch [][]byte, last bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.queue) == 0 && !o.closed {
+		o.more.Wait()
+	}
+	batch = o.queue
+	clear(reuse)
+	if cap(reuse) > 1<<12 {
+		reuse = nil // one burst should not be kept for ever
+	}
+	o.queue = reuse[:0]
+	return batch, o.closed
+}
+
+// wrote takes a batch that was written off the account.
+func (o *outbox) wrote(batch [][]byte) {
+	n := 0
+	for _, b := range batch {
+		n += len(b)
+	}
+	o.mu.Lock()
+	o.bytes -= n
+	o.less.Broadcast()
+	o.mu.Unlock()
+}
+
+// room waits until less than highWater is queued; false if the outbox is closed.
+func (o *outbox) room() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.bytes >= highWater && !o.closed {
+		o.less.Wait()
+	}
+	return !o.closed
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "mamlog/admin/v1"
+	"mamlog/admin/v1/adminv1connect"
+)
+
+func newCheckCommand(a *app) *cobra.Command {
+	r := &adminv1.CheckRequest{}
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Compare every row of the projections with the log",
+		Long: `Fold the log anew, aside, and compare every row of the projections with what that
+gives. It needs as much disk space as the projections have, for as long as it runs;
+a running server goes on meanwhile. Where rows differ it prints the first hundred
+differences and exits with 3; 'mamlog rebuild' makes them right.`,
+		Example: "  mamlog check\n  mamlog check --store archive",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withClient(cmd.Context(), offline{}, func(c adminv1connect.AdminServiceClient) error {
+				stream, err := c.Check(cmd.Context(), request(r))
+				if err != nil {
+					return err
+				}
+				var p *progress
+				differences := uint64(0)
+				err = receive(stream, func(m *adminv1.CheckResponse) error {
+					if p == nil {
+						p = a.newProgress("check " + m.GetStore())
+					}
+					if !m.GetDone() {
+						p.at(int(m.GetRecords()))
+						return nil
+					}
+					p.done()
+					p = nil
+					differences += m.GetDifferences()
+					a.printCheck(m)
+					return nil
+				})
+				if err == nil && differences > 0 {
+					return &failure{exitDiffers, fmt.Errorf("%d rows differ from the log; 'mamlog rebuild' makes them anew from it", differences)}
+				}
+				return err
+			})
+		},
+	}
+	c.Flags().StringVar(&r.Store, "store", "", "only the store `NAME`: main, or an archive_store")
+	c.RegisterFlagCompletionFunc("store", a.completeStore)
+	return c
+}
+
+func (a *app) printCheck(m *adminv1.CheckResponse) {
+	if m.GetDifferences() == 0 {
+		fmt.Fprintf(a.out, "%s: ok, %d rows agree with %d records\n", m.GetStore(), m.GetRows(), m.GetRecords())
+		return
+	}
+	fmt.Fprintf(a.out, "%s: %d of %d rows differ from what %d records give\n", m.GetStore(), m.GetDifferences(), m.GetRows(), m.GetRecords())
+	for _, p := range m.GetProblems() {
+		fmt.Fprintf(a.out, "  %s\n", harmless(p))
+	}
+	if more := int(m.GetDifferences()) - len(m.GetProblems()); more > 0 {
+		fmt.Fprintf(a.out, "  and %d more\n", more)
+	}
+}

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+	"mellium.im/xmpp/jid"
+
+	"mamlog/log"
+)
+
+// globalOptions are those that only the file's top level has.
+func (d *decoder) globalOptions() []option {
+	c := d.config
+	return []option{
+		{"data_dir", d.text(&c.DataDir, "the path of a directory")},
+		{"hosts", func(path string, n *yaml.Node) {
+			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+				d.fail(n, path, "this is %s; allowed is a list of at least one domain, as in [test.example]", describe(n))
+				return
+			}
+			d.hosts = n
+		}},
+		{"c2s", func(path string, n *yaml.Node) {
+			d.c2s = n
+			d.mapping(path, n, d.c2sOptions())
+		}},
+		{"admin", func(path string, n *yaml.Node) {
+			d.mapping(path, n, []option{{"socket", d.text(&c.AdminSocket, "the path of a Unix socket")}})
+		}},
+		{"metrics", func(path string, n *yaml.Node) {
+			d.mapping(path, n, []option{{"listen", d.listen(&c.MetricsListen)}})
+		}},
+		{"log_level", d.oneOf(func(s string) { c.LogLevel = s }, "debug", "info", "warn", "error")},
+		{"log_format", d.oneOf(func(s string) { c.LogFormat = s }, "auto", "console", "json")},
+		{"cache_size", d.size(&c.CacheSize)},
+	}
+}
+
+func (d *decoder) c2sOptions() []option {
+	c := &d.config.C2S
+	return []option{
+		{"listen", d.listen(&c.Listen)},
+		{"websocket_listen", d.listen(&c.WebSocketListen)},
+		{"websocket", func(path string, n *yaml.Node) {
+			d.mapping(path, n, []option{{"listen", d.listen(&c.WebSocketListen)}})
+		}},
+		{"allow_plaintext", d.boolean(&c.AllowPlaintext)},
+		{"certificate", d.text(&c.Certificate, "the path of a PEM file")},
+		{"key", d.text(&c.Key, "the path of a PEM file")},
+	}
+}
+
+// hostOptions are those of mod_mam; they stand at the top level for all hosts,
+// and in a host's mapping for that one.
+func (d *decoder) hostOptions(h *Host) []option {
+	a := &h.Archive
+	return []option{
+		{"archive_expires_after", func(path string, n *yaml.Node) {
+			if n.Kind == yaml.ScalarNode && n.Value == "never" {
+				a.ExpiresAfter = 0
+				return
+			}
+			d.duration(&a.ExpiresAfter, `, or "never"`)(path, n)
+		}},
+		{"default_archive_policy", d.oneOf(func(s string) { a.DefaultPolicy = policies[s] }, "true", "false", "roster", "always", "never")},
+		{"archive_cleanup_interval", d.duration(&a.CleanupInterval, "")},
+		{"max_archive_query_results", d.positive(&a.MaxQueryResults)},
+		{"archive_store", func(path string, n *yaml.Node) {
+			if !d.storeName(path, n, n) {
+				return
+			}
+			h.Store = n.Value
+		}},
+		{"dont_archive_namespaces", d.namespaces(&a.DontArchiveNamespaces)},
+		{"mam_smart_enable", d.boolean(&a.SmartEnable)},
+		{"storage", func(path string, n *yaml.Node) { d.storage(path, n, h) }},
+	}
+}
+
+var policies = map[string]log.Default{
+	"true": log.Default_DEFAULT_ALWAYS, "always": log.Default_DEFAULT_ALWAYS,
+	"false": log.Default_DEFAULT_NEVER, "never": log.Default_DEFAULT_NEVER,
+	"roster": log.Default_DEFAULT_ROSTER,
+}
+
+// readHosts reads the list of hosts: names, or a mapping of one name to options.
+func (d *decoder) readHosts(list *yaml.Node) {
+	lines := make(map[string]int)
+	for i, n := range list.Content {
+		n, path := target(n), fmt.Sprintf("hosts[%d]", i)
+		name, options := n, (*yaml.Node)(nil)
+		if n.Kind == yaml.MappingNode {
+			if len(n.Content) != 2 {
+				d.fail(n, path, "this mapping has %d keys; allowed is one, the host's name, with the host's options indented below it", len(n.Content)/2)
+				continue
+			}
+			name, options = n.Content[0], target(n.Content[1])
+		}
+		if name.Kind != yaml.ScalarNode || name.Tag == "!!null" {
+			d.fail(n, path, "this is %s; allowed is a domain, or a domain with a mapping of options", describe(n))
+			continue
+		}
+		j, err := jid.New("", name.Value, "")
+		if err != nil || name.Value == "" || strings.ContainsAny(name.Value, "@/ ") {
+			d.fail(name, path, "%q is not a domain name", name.Value)
+			continue
+		}
+		h := d.base
+		h.Name, h.Storage = j.Domainpart(), maps.Clone(d.base.Storage)
+		if line, twice := lines[h.Name]; twice {
+			d.fail(name, path, "the host %s is listed a second time; the first is in line %d", h.Name, line)
+			continue
+		}
+		lines[h.Name] = name.Line
+		if options != nil && options.Tag != "!!null" {
+			d.mapping(join(path, h.Name), options, d.hostOptions(&h))
+		}
+		d.config.Hosts = append(d.config.Hosts, h)
+	}
+}
+
+// duration reads a time span; more are further words that are allowed.
+func (d *decoder) duration(to *time.Duration, more string) func(string, *yaml.Node) {
+	return func(path string, n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" && n.Tag != "!!str" {
+			d.fail(n, path, "this is %s; allowed is %s%s", describe(n), durationForms, more)
+			return
+		}
+		v, err := parseDuration(n.Value)
+		if err != nil {
+			d.fail(n, path, "%v%s", err, more)
+			return
+		}
+		*to = v
+	}
+}
+
+func (d *decoder) positive(to *int) func(string, *yaml.Node) {
+	return func(path string, n *yaml.Node) {
+		v, err := strconv.Atoi(n.Value)
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || v < 1 || v > math.MaxInt32 {
+			d.fail(n, path, "this is %s; allowed is an integer from 1", describe(n))
+			return
+		}
+		*to = v
+	}
+}
+
+func (d *decoder) namespaces(to *[]string) func(string, *yaml.Node) {
+	return func(path string, n *yaml.Node) {
+		if n.Kind != yaml.SequenceNode {
+			d.fail(n, path, "this is %s; allowed is a list of XML namespaces, [] for none", describe(n))
+			return
+		}
+		var list []string
+		lines := make(map[string]int)
+		for i, e := range n.Content {
+			e = target(e)
+			at := fmt.Sprintf("%s[%d]", path, i)
+			if e.Kind != yaml.ScalarNode || e.Tag != "!!str" || e.Value == "" {
+				d.fail(e, at, "this is %s; allowed is an XML namespace", describe(e))
+				continue
+			}
+			if line, twice := lines[e.Value]; twice {
+				d.fail(e, at, "%s is listed a second time; the first is in line %d", e.Value, line)
+				continue
+			}
+			lines[e.Value] = e.Line
+			list = append(list, e.Value)
+		}
+		*to = list
+	}
+}
+
+var sizeForm = regexp.MustCompile(`^([0-9]+) ?(KiB|MiB|GiB)?$`)
+
+// size reads a number of bytes.
+func (d *decoder) size(to *int64) func(string, *yaml.Node) {
+	return func(path string, n *yaml.Node) {
+		units := map[string]int64{"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+		if m := sizeForm.FindStringSubmatch(n.Value); n.Kind == yaml.ScalarNode && m != nil {
+			v, err := strconv.ParseInt(m[1], 10, 64)
+			if unit := units[m[2]]; err == nil && v <= math.MaxInt64/unit && v*unit >= 1<<20 {
+				*to = v * unit
+				return
+			}
+		}
+		d.fail(n, path, "this is %s; allowed is a number of bytes from 1MiB, as in 268435456, 256MiB or 1GiB", describe(n))
+	}
+}
