@@ -15,9 +15,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// formatVersion is written into every store. A store with a greater one was
+// FormatVersion is written into every store. A store with a greater one was
 // made by a newer mamlog, which this one can't read.
-const formatVersion = 1
+const FormatVersion = 1
 
 // ErrClosed is returned by operations on a log that was closed.
 var ErrClosed = errors.New("the log is closed")
@@ -141,7 +141,7 @@ func (l *Log) load() error {
 	version, err := l.get(keyFormat)
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
-		v := binary.BigEndian.AppendUint32(nil, formatVersion)
+		v := binary.BigEndian.AppendUint32(nil, FormatVersion)
 		if err := l.db.Set(keyFormat, v, pebble.Sync); err != nil {
 			return err
 		}
@@ -151,8 +151,8 @@ func (l *Log) load() error {
 		if len(version) != 4 {
 			return fmt.Errorf("its format version has %d bytes instead of 4: the store is damaged", len(version))
 		}
-		if v := binary.BigEndian.Uint32(version); v > formatVersion {
-			return fmt.Errorf("it has format version %d, and this mamlog reads versions up to %d: use a newer mamlog", v, formatVersion)
+		if v := binary.BigEndian.Uint32(version); v > FormatVersion {
+			return fmt.Errorf("it has format version %d, and this mamlog reads versions up to %d: use a newer mamlog", v, FormatVersion)
 		}
 	}
 	var last ulid.ULID

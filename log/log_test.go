@@ -445,7 +445,7 @@ func TestExpiryIsOneRangeAndLeavesTheRest(t *testing.T) {
 func TestNewerFormatIsRefused(t *testing.T) {
 	fs := vfs.NewMem()
 	l := open(t, fs, nil)
-	if err := l.db.Set(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion+1), pebble.Sync); err != nil {
+	if err := l.db.Set(keyFormat, binary.BigEndian.AppendUint32(nil, FormatVersion+1), pebble.Sync); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {

@@ -305,7 +305,7 @@ func (r *rows) get(key []byte) ([]byte, error) {
 // Close writes the rows out, so that nothing needs to be folded again, and
 // closes the store. The log must be closed before.
 func (s *Store) Close() error {
-	s.closing.Store(true)
+	s.EndMaintenance()
 	s.maintaining.Lock() // for good: nothing is to be rebuilt or checked any more
 	s.applying.Lock()
 	defer s.applying.Unlock()
@@ -314,6 +314,10 @@ func (s *Store) Close() error {
 	err := s.rows.db.Flush()
 	return errors.Join(err, s.rows.db.Close())
 }
+
+// EndMaintenance lets a running Rebuild or Check return soon, with an error, and
+// none begin. Whoever closes the log and the store calls it first.
+func (s *Store) EndMaintenance() { s.closing.Store(true) }
 
 // Position is the id of the last record that was folded.
 func (s *Store) Position() ulid.ULID {

@@ -80,6 +80,10 @@ type Config struct {
 	Contacts    Contacts
 	Logger      *zap.Logger           // nil: silent
 	Metrics     prometheus.Registerer // nil: none
+
+	// KeepPolicies is for those who decide on no message: a policy that is not
+	// the one that the log knows is not recorded, unless it knows none.
+	KeepPolicies bool
 }
 
 // Archive decides, records and answers for a number of hosts. It is made by New
@@ -124,14 +128,14 @@ func New(ctx context.Context, c Config) (*Archive, error) {
 		if _, ok := a.hosts[h.Name]; ok {
 			return nil, fmt.Errorf("the host %s is configured twice", h.Name)
 		}
-		if a.hosts[h.Name], err = a.newHost(ctx, h); err != nil {
+		if a.hosts[h.Name], err = a.newHost(ctx, h, c.KeepPolicies); err != nil {
 			return nil, fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}
 	return a, nil
 }
 
-func (a *Archive) newHost(ctx context.Context, h Host) (*host, error) {
+func (a *Archive) newHost(ctx context.Context, h Host, keepPolicy bool) (*host, error) {
 	class, err := h.Log.Class(h.Name)
 	if err != nil {
 		return nil, err
@@ -146,7 +150,7 @@ func (a *Archive) newHost(ctx context.Context, h Host) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !proto.Equal(before, policy) {
+	if !proto.Equal(before, policy) && (before == nil || !keepPolicy) {
 		ids, err := a.log.AppendWait(ctx, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Policy{
 			Policy: &log.PolicyChanged{Host: h.Name, Before: before, After: policy},
 		}}})

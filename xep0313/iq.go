@@ -32,6 +32,8 @@ func (a *Archive) HandleIQ(ctx context.Context, iq *stanza.Element, asker jid.JI
 		if owner, err = jid.Parse(to); err != nil || owner.Localpart() == "" || owner.Resourcepart() != "" {
 			return false
 		}
+		iq = iq.Copy()
+		iq.SetAttr("to", owner.String()) // answered from the prepared address
 	}
 	h := a.hosts[owner.Domainpart()]
 	if h == nil {

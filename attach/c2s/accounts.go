@@ -97,6 +97,18 @@ func (a *Accounts) change(ctx context.Context, j jid.JID, actor, password string
 			return err
 		}
 		entries = append(ends, entries...)
+		// Nor must their preferences govern another's messages.
+		before, _, err := a.Projections.Preferences(j.String())
+		if err != nil {
+			return err
+		}
+		if before != nil {
+			entries = append(entries, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Preferences{
+				Preferences: &log.PreferencesChanged{
+					Owner: j.String(), Before: before, Actor: actor, Cause: log.Cause_CAUSE_ACCOUNT_DELETED,
+				},
+			}}})
+		}
 	}
 	if _, err = a.Log.AppendWait(ctx, entries...); err != nil {
 		return fmt.Errorf("record the account %s: %w", j, err)

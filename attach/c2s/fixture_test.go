@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,7 +37,6 @@ type fixture struct {
 	reg    *prometheus.Registry
 	stop   context.CancelFunc
 	served chan error
-	ids    atomic.Int64
 }
 
 func start(t testing.TB, change func(*Config)) *fixture {

@@ -307,7 +307,10 @@ func TestStoredKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		k := keys.Scram[i]
-		want := client.GetStoredCredentials(scram.KeyFactors{Salt: string(k.Salt), Iters: int(k.Iterations)})
+		want, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(k.Salt), Iters: int(k.Iterations)})
+		if err != nil {
+			t.Fatal(err)
+		}
 		if string(want.StoredKey) != string(k.StoredKey) || string(want.ServerKey) != string(k.ServerKey) || k.Iterations < 10000 {
 			t.Errorf("%s: keys differ", h.mechanism)
 		}

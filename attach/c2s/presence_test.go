@@ -2,7 +2,6 @@ package c2s
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -272,17 +271,20 @@ func TestPresenceRace(t *testing.T) {
 		for range 100 {
 			romeo.send("<presence type='unavailable'/><presence/>")
 		}
-		romeo.send("<presence type='unavailable'/>")
 		romeo.settled()
 	}()
 	for range 100 {
 		juliet.send("<presence type='unavailable'/><presence/>")
 	}
+	heard := juliet.settled()
 	<-done
-	last := ""
-	for _, e := range juliet.settled() {
+	// Only now: while she is unavailable she is told nothing.
+	romeo.send("<presence type='unavailable'/>")
+	romeo.settled()
+	last := "nothing"
+	for _, e := range append(heard, juliet.settled()...) {
 		if strings.HasPrefix(e.Attr("from"), "romeo@") {
-			last = fmt.Sprint(e.Attr("type"))
+			last = e.Attr("type")
 		}
 	}
 	if last != "unavailable" {

@@ -13,11 +13,13 @@ type outgoing struct {
 	e       *stanza.Element
 	to      *address
 	typ     string
-	carbons bool // other resources of both sides get copies
+	carbons bool          // other resources of both sides get copies
+	refused *stanza.Error // it can't be delivered, and why
 }
 
-// message takes a message from the client (RFC 6121 section 8.5). What is
-// refused is not recorded.
+// message takes a message from the client (RFC 6121 section 8.5). One that can't
+// be delivered is recorded for its sender all the same, and so is the error that
+// tells them; one without a readable address is only refused.
 func (x *session) message(e *stanza.Element) {
 	m := &outgoing{x: x, e: e, typ: messageType(e)}
 	// Without an address it is for the own account (RFC 6120 section 10.3.1).
@@ -34,18 +36,14 @@ func (x *session) message(e *stanza.Element) {
 	if e.Attr("to") != m.to.text {
 		e.SetAttr("to", m.to.text)
 	}
-	refusal, drop := m.refusal()
-	switch {
-	case drop || refusal != nil && m.typ == "error": // an error is never answered
-		return
-	case refusal != nil:
-		x.bounce(m, refusal)
-		return
+	var drop bool
+	if m.refused, drop = m.refusal(); drop || m.refused != nil && m.typ == "error" {
+		return // an error is never answered
 	}
 	m.carbons = eligible(e, m.typ)
 	flight := x.flights.add(true, m.land)
 	err := x.s.c.Archive.Record(xep0313.Message{
-		Stanza: e, From: x.jid, To: m.to.jid, FromLocal: true, ToLocal: true,
+		Stanza: e, From: x.jid, To: m.to.jid, FromLocal: true, ToLocal: m.refused == nil,
 	}, flight.arrive)
 	if err != nil {
 		x.s.logger.Error("c2s: record a message", zap.Error(err))
@@ -113,6 +111,15 @@ func (m *outgoing) land(d xep0313.Delivery) (keeps bool) {
 			x.answer(m.e.ReplyError(stanza.InternalServerError()))
 		}
 		return false
+	}
+	if m.refused != nil {
+		if m.carbons {
+			x.s.users.mu.RLock()
+			m.copies(nil, nil, nil, d)
+			x.s.users.mu.RUnlock()
+		}
+		x.jobs <- func() { x.bounce(m, m.refused) }
+		return true
 	}
 	if m.deliver(d) > 0 {
 		x.s.metrics.delivered.Inc()

@@ -81,7 +81,7 @@ func (a *app) serveMyself(ctx context.Context, s *stores, need offline, do func(
 	}
 	if need.archive {
 		var err error
-		if c.Archive, err = s.archive(ctx, logger, nil); err != nil {
+		if c.Archive, err = s.archive(ctx, logger, nil, false); err != nil {
 			return err
 		}
 		for _, ms := range s.messages {

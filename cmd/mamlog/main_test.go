@@ -140,7 +140,6 @@ func serve(t *testing.T, dir string, args ...string) *running {
 	t.Helper()
 	r := &running{t: t, cmd: exec.Command(binary, args...), log: new(bytes.Buffer), ended: make(chan struct{})}
 	r.cmd.Dir = dir
-	r.cmd.Stdout = os.Stderr
 	pipe, err := r.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +205,7 @@ func (s *site) record(messages ...[3]string) {
 			s.t.Error(err)
 		}
 	}()
-	a, err := st.archive(s.t.Context(), zap.NewNop(), nil)
+	a, err := st.archive(s.t.Context(), zap.NewNop(), nil, true)
 	if err != nil {
 		s.t.Fatal(err)
 	}

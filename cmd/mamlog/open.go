@@ -185,12 +185,12 @@ func (s *stores) accounts() *c2s.Accounts {
 	return &c2s.Accounts{Log: s.main.Log, Projections: s.main.Projections, Hosts: s.config.HostNames()}
 }
 
-// archive is the archive on these stores. It records policies that the
-// configuration changed.
-func (s *stores) archive(ctx context.Context, logger *zap.Logger, metrics prometheus.Registerer) (*xep0313.Archive, error) {
+// archive is the archive on these stores. Only a server that serves records
+// policies that the configuration changed: nothing is decided by them before.
+func (s *stores) archive(ctx context.Context, logger *zap.Logger, metrics prometheus.Registerer, serving bool) (*xep0313.Archive, error) {
 	c := xep0313.Config{
 		Log: s.main.Log, Projections: s.main.Projections, Contacts: s.main.Projections,
-		Logger: logger, Metrics: metrics,
+		Logger: logger, Metrics: metrics, KeepPolicies: !serving,
 	}
 	for _, h := range s.config.Hosts {
 		for _, ms := range s.messages {

@@ -86,7 +86,7 @@ recorded with your name, and applies to every message from then on.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&byDefault, "default", "", "`WHAT` is archived otherwise: always, never or roster")
+	c.Flags().StringVar(&byDefault, "default", "", "what is archived where no list says: `always|never|roster`")
 	c.Flags().StringArrayVar(&always, "always", nil, "archive messages with this `JID`; can be repeated")
 	c.Flags().StringArrayVar(&never, "never", nil, "don't archive messages with this `JID`; can be repeated")
 	c.RegisterFlagCompletionFunc("default", cobra.FixedCompletions([]string{"always", "never", "roster"}, cobra.ShellCompDirectiveNoFileComp))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os/user"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -87,9 +88,12 @@ func TestPolicyInHistory(t *testing.T) {
 	s.run("x\n", "user", "add", "juliet@test.example").want(0)
 	s.run("", "prefs", "get", "juliet@test.example").want(0, "default  always\n")
 	s.configure("mam_smart_enable: true\ndefault_archive_policy: roster\narchive_expires_after: never\n")
+	s.run("", "prefs", "get", "juliet@test.example").want(0, "default  always\n") // until a server decides by it
+	s.serve().stop(syscall.SIGTERM)
 	s.run("", "prefs", "get", "juliet@test.example").want(0, "default  never until the archive is first used, then roster")
 	s.run("", "prefs", "set", "juliet@test.example", "--never", "paris@test.example").want(0, "default  roster")
 	s.configure("")
+	s.serve().stop(syscall.SIGTERM)
 	s.run("", "prefs", "get", "juliet@test.example").want(0, "default  roster")
 	var kinds []string
 	for _, e := range s.run("", "prefs", "history", "juliet@test.example", "--json").want(0).entries() {

@@ -47,7 +47,7 @@ self), body, stanza. --xml prints XEP-0313 <result/> elements in one root.`,
 			case asXML:
 				p = &xmlPrinter{out: out, owner: args[0]}
 			default:
-				p = &tablePrinter{app: a, out: out}
+				p = newTablePrinter(a, out)
 			}
 			return a.withClient(cmd.Context(), offline{archive: true}, func(c adminv1connect.AdminServiceClient) error {
 				stream, err := c.QueryArchive(cmd.Context(), request(r))

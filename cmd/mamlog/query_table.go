@@ -15,10 +15,21 @@ import (
 // tablePrinter prints a line a message. Pages are printed as they come, so a
 // column is as wide as what has come until then needs it.
 type tablePrinter struct {
-	app   *app
 	out   io.Writer
+	err   io.Writer
+	width int // of the terminal; 0 if it isn't one
 	with  int // width of the column
 	count int
+}
+
+func newTablePrinter(a *app, out io.Writer) *tablePrinter {
+	p := &tablePrinter{out: out, err: a.err}
+	if isTerminal(a.out) {
+		if width, _, err := term.GetSize(int(a.out.Fd())); err == nil {
+			p.width = width
+		}
+	}
+	return p
 }
 
 const (
@@ -26,9 +37,17 @@ const (
 	maxWithWidth = 40
 )
 
+// withWidth is how wide the column may become.
+func (p *tablePrinter) withWidth() int {
+	if p.width == 0 {
+		return maxWithWidth
+	}
+	return min(maxWithWidth, max(16, (p.width-timeWidth-8)*2/5))
+}
+
 func (p *tablePrinter) page(page *adminv1.QueryArchiveResponse) error {
 	for _, m := range page.GetMessages() {
-		p.with = max(p.with, min(maxWithWidth, uniseg.StringWidth(harmless(m.GetWith()))))
+		p.with = max(p.with, min(p.withWidth(), uniseg.StringWidth(harmless(m.GetWith()))))
 	}
 	if len(page.GetMessages()) > 0 && p.count == 0 {
 		p.with = max(p.with, len("WITH"))
@@ -47,10 +66,8 @@ func (p *tablePrinter) page(page *adminv1.QueryArchiveResponse) error {
 
 func (p *tablePrinter) line(time, arrow, with, text string) error {
 	line := pad(time, timeWidth) + "  " + pad(arrow, 2) + "  " + pad(cut(with, p.with), p.with) + "  "
-	if isTerminal(p.app.out) {
-		if width, _, err := term.GetSize(int(p.app.out.Fd())); err == nil {
-			text = cut(text, max(10, width-uniseg.StringWidth(line)))
-		}
+	if p.width > 0 {
+		text = cut(text, max(10, p.width-uniseg.StringWidth(line)))
 	}
 	_, err := fmt.Fprintln(p.out, line+text)
 	return err
@@ -58,7 +75,7 @@ func (p *tablePrinter) line(time, arrow, with, text string) error {
 
 func (p *tablePrinter) end() error {
 	if p.count == 0 {
-		fmt.Fprintln(p.app.err, "no messages")
+		fmt.Fprintln(p.err, "no messages")
 	}
 	return nil
 }

@@ -152,7 +152,7 @@ func (s *server) start(ctx context.Context) error {
 	if err := registerMetrics(s.metrics, s.stores); err != nil {
 		return err
 	}
-	archive, err := s.stores.archive(ctx, s.logger, s.metrics)
+	archive, err := s.stores.archive(ctx, s.logger, s.metrics, true)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (s *server) start(ctx context.Context) error {
 	}
 	s.admin = admin.New(admin.Config{
 		Hosts: s.config.HostNames(),
-		Main: s.stores.main.Projections, Accounts: accounts, Archive: archive, Stores: s.stores.all(),
+		Main:  s.stores.main.Projections, Accounts: accounts, Archive: archive, Stores: s.stores.all(),
 		Kick: s.clients.Kick, Metrics: promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}), Logger: s.logger,
 	})
 	if s.adminListener, err = admin.Listen(s.config.AdminSocket); err != nil {
@@ -270,6 +270,9 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	metricsServer.Close()
 	wg.Wait()
+	for _, st := range s.stores.all() {
+		st.Projections.EndMaintenance()
+	}
 	if err := s.admin.Wait(within); err != nil {
 		// The stores can't be closed under it. What was acknowledged is on disk,
 		// and what a rebuild had not finished is thrown away at the next start.

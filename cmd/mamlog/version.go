@@ -7,10 +7,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-)
 
-// logFormat is the version of the log's format that this program writes.
-const logFormat = 1
+	"mamlog/log"
+)
 
 // buildVersion is what the build says of itself.
 type buildVersion struct {
@@ -68,7 +67,7 @@ func newVersionCommand(a *app) *cobra.Command {
 				fmt.Fprintf(a.out, "commit      %s, %s\n", v.revision, v.time)
 			}
 			fmt.Fprintf(a.out, "go          %s, %s/%s\n", strings.TrimPrefix(runtime.Version(), "go"), runtime.GOOS, runtime.GOARCH)
-			fmt.Fprintf(a.out, "log format  %d\n", logFormat)
+			fmt.Fprintf(a.out, "log format  %d\n", log.FormatVersion)
 			return nil
 		},
 	}

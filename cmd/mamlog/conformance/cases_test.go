@@ -28,6 +28,7 @@ func TestCases(t *testing.T) {
 		{"xep_equal_timestamps", equalTimestamps},
 		{"xep_several_resources_once", severalResources},
 		{"large_messages", largeMessages},
+		{"forged_sender", forgedSender},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.run(t, newScene(t, s, strings.ToLower(strings.ReplaceAll(c.name, "_", "-"))))
@@ -413,6 +414,33 @@ func largeMessages(t *testing.T, sc *scene) {
 	}
 	if len(all) != n {
 		t.Errorf("%d messages archived, want %d", len(all), n)
+	}
+}
+
+// forgedSender: nobody speaks or writes into an archive under another's address;
+// the stream ends or the address is set right (RFC 6120, section 8.1.2.1).
+func forgedSender(t *testing.T, sc *scene) {
+	err := sc.romeo.Send("<message from='nurse@" + Domain + "/kitchen' to='" + sc.juliet.JID + "' type='chat'><body>forged</body></message>" +
+		"<iq type='get' id='after'><ping xmlns='urn:xmpp:ping'/></iq>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := sc.romeo.Next(); err == nil && e.Name.Local != "iq" && e.Name.Local != "error" {
+		t.Errorf("the answer to a forged address:\n%s", e)
+	}
+	reader, err := Dial(sc.ctx, DialOptions{Addr: sc.server.Addr, Domain: Domain, User: "juliet-" + sc.suffix, Password: Password, Resource: "reader"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	archive, err := reader.Walk("", 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range archive {
+		if from := m.Message.Attr("from"); bare(from) != sc.romeo.Bare {
+			t.Errorf("archived under the forged address %s", from)
+		}
 	}
 }
 

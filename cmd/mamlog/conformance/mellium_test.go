@@ -40,7 +40,8 @@ type messageXML struct {
 	} `xml:"urn:xmpp:sid:0 stanza-id"`
 }
 
-func dialMellium(ctx context.Context, addr, user, resource string, expect int) (*melliumPeer, error) {
+// melliumSession negotiates TLS, one of the mechanisms and a resource.
+func melliumSession(ctx context.Context, addr, user, resource, password string, mechanisms ...sasl.Mechanism) (*xmpp.Session, error) {
 	j, err := jid.New(user, Domain, resource)
 	if err != nil {
 		return nil, err
@@ -51,12 +52,20 @@ func dialMellium(ctx context.Context, addr, user, resource string, expect int) (
 	}
 	session, err := xmpp.NewClientSession(ctx, j, conn,
 		xmpp.StartTLS(&tls.Config{ServerName: Domain, InsecureSkipVerify: true}), // self-signed, on loopback
-		xmpp.SASL("", Password, sasl.ScramSha256, sasl.ScramSha1),
+		xmpp.SASL("", password, mechanisms...),
 		xmpp.BindResource(),
 	)
 	if err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("negotiating as %s: %w", user, err)
+	}
+	return session, nil
+}
+
+func dialMellium(ctx context.Context, addr, user, resource string, expect int) (*melliumPeer, error) {
+	session, err := melliumSession(ctx, addr, user, resource, Password, sasl.ScramSha256, sasl.ScramSha1)
+	if err != nil {
+		return nil, err
 	}
 	p := &melliumPeer{session: session, served: make(chan error, 1), live: make(chan melliumMessage, expect)}
 	// Results go to the handler's inner one, in the session's own goroutine.
@@ -205,6 +214,37 @@ func TestMellium(t *testing.T) {
 			t.Errorf("get answered %s, want %s", got, want)
 		}
 	})
+}
+
+// TestMechanisms: each mechanism lets in who has the password, and nobody else.
+func TestMechanisms(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, "")
+	addUsers(t, s, "juliet")
+	for _, m := range []sasl.Mechanism{sasl.ScramSha256, sasl.ScramSha1, sasl.Plain} {
+		t.Run(m.Name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			session, err := melliumSession(ctx, s.Addr, "juliet", "balcony", Password, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The resource is the server's choice: mellium takes its own address
+			// from the stream header, which has the bare one, and asks for none.
+			if got, want := session.LocalAddr().Bare().String(), "juliet@"+Domain; got != want {
+				t.Errorf("bound %s, want a resource of %s", got, want)
+			}
+			_ = session.Conn().Close()
+			if session, err = melliumSession(ctx, s.Addr, "juliet", "balcony", Password+"?", m); err == nil {
+				_ = session.Conn().Close()
+				t.Error("a wrong password was good enough")
+			}
+			if session, err = melliumSession(ctx, s.Addr, "nobody", "balcony", Password, m); err == nil {
+				_ = session.Conn().Close()
+				t.Error("a user who does not exist was let in")
+			}
+		})
+	}
 }
 
 // melliumWalk pages through the whole archive by RSM and compares it with what

@@ -158,6 +158,11 @@ func (r *run) step(ctx context.Context, s Step) error {
 }
 
 func (r *run) connect(ctx context.Context, user, resource string, flags []string) error {
+	for _, f := range flags {
+		if !slices.Contains([]string{"carbons", "tls", "unavailable"}, f) {
+			return fmt.Errorf("connect knows no %q", f)
+		}
+	}
 	label := user + "/" + resource
 	c, err := Dial(ctx, DialOptions{
 		Addr: r.server.Addr, Domain: Domain, User: user + "-" + r.suffix, Password: Password, Resource: resource,
@@ -310,10 +315,7 @@ func unexpected(rest map[string][]*Element) error {
 // it has one from each.
 func (r *run) barrier() (map[string][]*Element, error) {
 	id := newID()
-	var present []string
-	for _, label := range r.order {
-		present = append(present, label)
-	}
+	present := slices.Clone(r.order)
 	for _, from := range present {
 		for _, to := range present {
 			err := r.clients[from].Send("<message type='headline' to='" + r.clients[to].JID + "'><barrier xmlns='" +

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs the Debian packages that the tests with foreign clients need: two
-# XMPP libraries and a book. Does nothing where they are installed, and fails
-# where this user may not install them.
-set -eu
+# XMPP libraries and a book. Does nothing where they are installed. Where this
+# user may not install them it says which are missing and succeeds all the same:
+# the tests that need them are skipped by name, or fail with CI set.
+set -u
 packages="python3-slixmpp python3-nbxmpp python3-gi bible-kjv bible-kjv-text"
 missing=""
 for p in $packages; do
@@ -10,10 +11,11 @@ for p in $packages; do
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
-	echo "not root: cannot install$missing" >&2
-	exit 1
+	echo "missing, and only root may install them: apt-get install$missing" >&2
+	exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive
 # The lists may be absent or stale, so a first failure is worth an update.
 apt-get install -y --no-install-recommends $missing ||
-	{ apt-get update && apt-get install -y --no-install-recommends $missing; }
+	{ apt-get update && apt-get install -y --no-install-recommends $missing; } ||
+	echo "could not install$missing" >&2
