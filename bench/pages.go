@@ -46,6 +46,12 @@ var pageKinds = []struct{ name, fields, set string }{
 // Pages measures what a page of 50 costs, from the request's element to the
 // last byte of the answer, in a small and in a large archive, in turns.
 func Pages(o PagesOptions) ([]PageRatio, error) {
+	switch {
+	case o.Small < 1000 || o.Large < o.Small:
+		return nil, fmt.Errorf("archives of %d and %d messages: the small one needs 1000 at least, the large one no fewer", o.Small, o.Large)
+	case o.Rounds < 1 || o.PerRound < 1:
+		return nil, fmt.Errorf("%d rounds of %d pages: at least one of each is needed", o.Rounds, o.PerRound)
+	}
 	var stores [2]*store
 	var middle [2]string
 	for i, n := range []int{o.Small, o.Large} {

@@ -19,7 +19,10 @@ import (
 //
 //	ordinal uvarint | length of event uvarint | event (protobuf) | stanza
 //
-// The value of a conversation row is the ordinal uvarint alone.
+// The row of the conversation with a bare JID has the same value, with the place
+// in the conversation: a page of it is one scan like any other. Where the peer
+// is a full JID, which few ask for, it is the ordinal uvarint alone, and the rest
+// is fetched from the message row.
 
 // Row is one archived message.
 type Row struct {
@@ -126,13 +129,19 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	if err := w.batch.Set(withID(prefix, rec.ID), value, nil); err != nil {
 		return err
 	}
-	for _, peer := range withKeys(m) {
+	_, n := binary.Uvarint(value)
+	content := value[n:]
+	for i, peer := range withKeys(m) {
 		prefix := rowsPrefix(c, bucket, m.GetOwner(), peer)
 		ordinal, err := w.next(prefix)
 		if err != nil {
 			return err
 		}
-		if err := w.batch.Set(withID(prefix, rec.ID), binary.AppendUvarint(nil, ordinal), nil); err != nil {
+		v := binary.AppendUvarint(make([]byte, 0, len(content)+10), ordinal)
+		if i == 0 { // the bare JID
+			v = append(v, content...)
+		}
+		if err := w.batch.Set(withID(prefix, rec.ID), v, nil); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,7 @@ import (
 //	meta          0x01 | name                                           → by name
 //	width         0x02 | class uint16                                   → bucket width, ms, uint64
 //	message       0x10 | class uint16 | bucket uint32 | 1 | owner 00 ulid         → ordinal, event, stanza
-//	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ulid → ordinal
+//	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ulid → ordinal, event, stanza; or ordinal
 //	preferences   0x20 | owner                                          → ulid, Preferences
 //	pref. change  0x21 | owner 00 ulid                                  → PreferencesChanged
 //	policy change 0x22 | host 00 ulid                                   → PolicyChanged

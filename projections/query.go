@@ -148,7 +148,7 @@ type scan struct {
 	span        span // buckets that may hold something
 	empty       bool // none does
 	it          *pebble.Iterator
-	messages    *pebble.Iterator // for a conversation: where the stanzas are; else it
+	messages    *pebble.Iterator // for a conversation: to find message rows; else it
 	arena       []byte           // what keep copies into
 }
 
@@ -323,8 +323,8 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 	return page, err
 }
 
-// found is a row of the page; value is nil for a conversation row, whose stanza
-// has to be fetched.
+// found is a row of the page; value is nil for a row without content, which has
+// to be fetched.
 type found struct {
 	id      ulid.ULID
 	ordinal uint64
@@ -383,7 +383,7 @@ func (sc *scan) take(rows []found) ([]found, error) {
 		return nil, err
 	}
 	f := found{id: rowID(sc.it.Key()), ordinal: n}
-	if sc.peer == "" {
+	if _, size := binary.Uvarint(sc.it.Value()); size < len(sc.it.Value()) {
 		f.value = sc.keep(sc.it.Value())
 	}
 	return append(rows, f), nil
