@@ -69,6 +69,9 @@ func Pages(o PagesOptions) ([]PageRatio, error) {
 			return nil, err
 		}
 		defer s.close()
+		for s.rows.Stats().Compacting {
+			time.Sleep(100 * time.Millisecond)
+		}
 		if middle[i], err = s.middle(n / 2); err != nil {
 			return nil, err
 		}

@@ -21,6 +21,7 @@ import (
 // store is an archive on disk for the host bench.example, without a server.
 type store struct {
 	archive *xep0313.Archive
+	rows    *projections.Store
 	close   func() error
 }
 
@@ -55,6 +56,7 @@ func openStore(dir string) (*store, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
+	s.rows = p
 	o := xep0313.DefaultOptions()
 	o.ExpiresAfter = 0
 	s.archive, err = xep0313.New(context.Background(), xep0313.Config{

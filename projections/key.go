@@ -13,7 +13,6 @@ import (
 // name, which contain no such byte; numbers are big-endian.
 //
 //	meta          0x01 | name                                           → by name
-//	width         0x02 | class uint16                                   → bucket width, ms, uint64
 //	message       0x10 | class uint16 | bucket uint32 | 1 | owner 00 ulid         → ordinal, event, stanza
 //	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ulid → ordinal, event, stanza; or ordinal
 //	preferences   0x20 | owner                                          → ulid, Preferences
@@ -32,7 +31,6 @@ import (
 // from 1 without gaps. So the number of rows between two keys is a subtraction.
 const (
 	kindMeta        byte = 0x01
-	kindWidth       byte = 0x02
 	kindBucket      byte = 0x10
 	kindPreferences byte = 0x20
 	kindPrefChange  byte = 0x21
@@ -51,8 +49,10 @@ var (
 	keyComplete = append([]byte{kindMeta}, "complete"...) // → empty; missing while a rebuild is under way
 )
 
+// widthKey → bucket width of the class in ms, uint64. It is a choice of the
+// configuration and does not follow from the log, as all meta rows.
 func widthKey(c log.Class) []byte {
-	return binary.BigEndian.AppendUint16([]byte{kindWidth}, uint16(c))
+	return binary.BigEndian.AppendUint16(append([]byte{kindMeta}, "width"...), uint16(c))
 }
 
 func bucketKey(c log.Class, bucket uint32) []byte {

@@ -359,7 +359,7 @@ func (m *machine) State(t *rapid.T) {
 func dump(t *rapid.T, s *Store) string {
 	var b strings.Builder
 	err := s.read(func(r *rows) error {
-		it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindWidth}})
+		it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindBucket}})
 		if err != nil {
 			return err
 		}

@@ -274,12 +274,11 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 	if !ok {
 		return Page{Complete: true}, nil
 	}
-	counts, total, err := sc.counts(set, sp)
-	if err != nil {
-		return Page{}, err
-	}
-	page := Page{Count: int(total)}
 	if q.Index > 0 && !q.Backward {
+		counts, _, err := sc.counts(set, sp)
+		if err != nil {
+			return Page{}, err
+		}
 		lo, err := sc.nth(set, sp, counts, uint64(q.Index))
 		if err != nil {
 			return Page{}, err
@@ -287,7 +286,9 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 		left = left.from(lo)
 	}
 	var found []found
-	// One row more than asked for tells whether anything is left.
+	var err error
+	// First the rows: an id that the page starts at was just looked up, and the
+	// iterator is near. One row more than asked for tells whether anything is left.
 	if q.Backward {
 		found, err = sc.walkBack(left, q.Max+1)
 	} else {
@@ -296,6 +297,11 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
+	counts, total, err := sc.counts(set, sp)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Count: int(total)}
 	if page.Complete = len(found) <= q.Max; !page.Complete {
 		found = found[:q.Max]
 	}

@@ -159,10 +159,10 @@ func (s *Store) Check(progress func(records int)) (report CheckReport, err error
 	return report, compare(&report, live, fresh.db)
 }
 
-// compare counts the rows in which the two differ; meta rows apart, whose
-// contents depend on the store and not on the log.
+// compare counts the rows in which the two differ; meta rows apart, which don't
+// follow from the log alone.
 func compare(report *CheckReport, live, want pebble.Reader) error {
-	o := &pebble.IterOptions{LowerBound: []byte{kindWidth}}
+	o := &pebble.IterOptions{LowerBound: []byte{kindBucket}}
 	l, err := live.NewIter(o)
 	if err != nil {
 		return err

@@ -429,14 +429,19 @@ func (s *Store) read(f func(*rows) error) error {
 
 // Stats is a store's state for metrics.
 type Stats struct {
-	Position  ulid.ULID
-	DiskBytes uint64
+	Position   ulid.ULID
+	DiskBytes  uint64
+	Compacting bool // the engine rewrites tables in the background
 }
 
 // Stats returns the state.
 func (s *Store) Stats() Stats {
 	st := Stats{Position: s.Position()}
-	_ = s.read(func(r *rows) error { st.DiskBytes = r.db.Metrics().DiskSpaceUsage(); return nil })
+	_ = s.read(func(r *rows) error {
+		m := r.db.Metrics()
+		st.DiskBytes, st.Compacting = m.DiskSpaceUsage(), m.Compact.NumInProgress > 0
+		return nil
+	})
 	return st
 }
 
