@@ -194,14 +194,14 @@ var maxID = func() (id ulid.ULID) {
 	return id
 }()
 
-func policyEntry(c projections.PolicyChange) *adminv1.HistoryEntry {
+func policyEntry(c projections.Change[*log.PolicyChanged]) *adminv1.HistoryEntry {
 	return &adminv1.HistoryEntry{
 		Id: c.ID.String(), Time: timestamppb.New(log.IDTime(c.ID)),
 		Change: &adminv1.HistoryEntry_Policy{Policy: c.Change},
 	}
 }
 
-func preferencesEntry(c projections.PreferenceChange) *adminv1.HistoryEntry {
+func preferencesEntry(c projections.Change[*log.PreferencesChanged]) *adminv1.HistoryEntry {
 	return &adminv1.HistoryEntry{
 		Id: c.ID.String(), Time: timestamppb.New(log.IDTime(c.ID)),
 		Change: &adminv1.HistoryEntry_Preferences{Preferences: c.Change},

@@ -122,7 +122,7 @@ func pebbleOptions(o Options) *pebble.Options {
 	po := &pebble.Options{
 		FS:                 o.FS,
 		Cache:              o.Cache,
-		Logger:             pebbleLogger{o.Logger.Sugar()},
+		Logger:             EngineLogger(o.Logger),
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       16 << 20, // it counts against the cache
 		// Records arrive in key order, so there is little to merge: flushed
@@ -218,11 +218,12 @@ func (l *Log) Stats() Stats {
 	}
 }
 
-// pebbleLogger passes the engine's words on. The engine calls Fatalf where it
-// can't go on without risking data, a failed WAL write above all: the process
-// then ends without acknowledging anything more.
-type pebbleLogger struct{ *zap.SugaredLogger }
+// EngineLogger passes the storage engine's words on to l. The engine calls Fatalf
+// where it can't go on without risking data, a failed WAL write above all: the
+// process then ends without acknowledging anything more.
+func EngineLogger(l *zap.Logger) pebble.Logger { return engineLogger{l.Sugar()} }
 
-func (p pebbleLogger) Infof(format string, args ...any)  { p.SugaredLogger.Debugf(format, args...) }
-func (p pebbleLogger) Errorf(format string, args ...any) { p.SugaredLogger.Errorf(format, args...) }
-func (p pebbleLogger) Fatalf(format string, args ...any) { p.SugaredLogger.Fatalf(format, args...) }
+type engineLogger struct{ *zap.SugaredLogger }
+
+// Infof: what the engine finds worth telling is for debugging.
+func (e engineLogger) Infof(format string, args ...any) { e.Debugf(format, args...) }

@@ -154,51 +154,34 @@ func (c *preferenceCache) reset() {
 	c.entries = make(map[string]preferenceEntry)
 }
 
-// PreferenceChange is one entry of a user's history.
-type PreferenceChange struct {
+// Change is one entry of a history.
+type Change[T proto.Message] struct {
 	ID     ulid.ULID
-	Change *log.PreferencesChanged
+	Change T
 }
 
 // PreferenceHistory yields every change of owner's preferences, oldest first.
 // It stops at the first error, which it yields.
-func (s *Store) PreferenceHistory(owner string) iter.Seq2[PreferenceChange, error] {
-	return func(yield func(PreferenceChange, error) bool) {
-		for kv, err := range s.under(ownedKey(kindPrefChange, owner)) {
-			c := PreferenceChange{Change: new(log.PreferencesChanged)}
-			if err == nil {
-				c.ID = rowID(kv.key)
-				err = proto.Unmarshal(kv.value, c.Change)
-			}
-			if err != nil {
-				yield(PreferenceChange{}, fmt.Errorf("read the preference history of %s: %w", owner, err))
-				return
-			}
-			if !yield(c, nil) {
-				return
-			}
-		}
-	}
-}
-
-// PolicyChange is one entry of a host's history.
-type PolicyChange struct {
-	ID     ulid.ULID
-	Change *log.PolicyChanged
+func (s *Store) PreferenceHistory(owner string) iter.Seq2[Change[*log.PreferencesChanged], error] {
+	return history(s, kindPrefChange, owner, func() *log.PreferencesChanged { return new(log.PreferencesChanged) })
 }
 
 // PolicyHistory yields every change of the host's policy, oldest first. It stops
 // at the first error, which it yields.
-func (s *Store) PolicyHistory(host string) iter.Seq2[PolicyChange, error] {
-	return func(yield func(PolicyChange, error) bool) {
-		for kv, err := range s.under(ownedKey(kindPolicy, host)) {
-			c := PolicyChange{Change: new(log.PolicyChanged)}
+func (s *Store) PolicyHistory(host string) iter.Seq2[Change[*log.PolicyChanged], error] {
+	return history(s, kindPolicy, host, func() *log.PolicyChanged { return new(log.PolicyChanged) })
+}
+
+func history[T proto.Message](s *Store, kind byte, of string, empty func() T) iter.Seq2[Change[T], error] {
+	return func(yield func(Change[T], error) bool) {
+		for kv, err := range s.under(ownedKey(kind, of)) {
+			c := Change[T]{Change: empty()}
 			if err == nil {
 				c.ID = rowID(kv.key)
 				err = proto.Unmarshal(kv.value, c.Change)
 			}
 			if err != nil {
-				yield(PolicyChange{}, fmt.Errorf("read the policy history of %s: %w", host, err))
+				yield(Change[T]{}, fmt.Errorf("read the history of %s: %w", of, err))
 				return
 			}
 			if !yield(c, nil) {

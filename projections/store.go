@@ -175,7 +175,7 @@ func pebbleOptions(o Options) *pebble.Options {
 	po := &pebble.Options{
 		FS:                          o.FS,
 		Cache:                       o.Cache,
-		Logger:                      pebbleLogger{o.Logger.Sugar()},
+		Logger:                      log.EngineLogger(o.Logger),
 		FormatMajorVersion:          pebble.FormatNewest,
 		DisableWAL:                  true,     // the log is the write-ahead log
 		MemTableSize:                32 << 20, // it counts against the cache
@@ -444,13 +444,6 @@ func (s *Store) Stats() Stats {
 	})
 	return st
 }
-
-// pebbleLogger passes the engine's words on; see log.Open for Fatalf.
-type pebbleLogger struct{ *zap.SugaredLogger }
-
-func (p pebbleLogger) Infof(format string, args ...any)  { p.SugaredLogger.Debugf(format, args...) }
-func (p pebbleLogger) Errorf(format string, args ...any) { p.SugaredLogger.Errorf(format, args...) }
-func (p pebbleLogger) Fatalf(format string, args ...any) { p.SugaredLogger.Fatalf(format, args...) }
 
 // ordinals remembers the last ordinal that was given under a prefix, for the
 // prefixes written to of late: two maps, the older of which is dropped when the
