@@ -50,10 +50,11 @@ func (g *group) expire(x *Expired) error {
 	return g.batch.DeleteRange(recordKey(c, [16]byte{}), recordKey(c, firstAt(time.UnixMilli(x.GetBeforeUnixMs()))), nil)
 }
 
-// Compact gives back the disk space of the class's deleted records. It can take
-// long; reading and appending go on meanwhile.
-func (l *Log) Compact(ctx context.Context, c Class) error {
-	if err := l.db.Compact(ctx, recordKey(c, [16]byte{}), recordsEnd(c), false); err != nil {
+// Compact gives back the disk space of the class's records older than before,
+// which must have been expired. What is kept is not rewritten, but for the one
+// table that the cut goes through. Reading and appending go on meanwhile.
+func (l *Log) Compact(ctx context.Context, c Class, before time.Time) error {
+	if err := l.db.Compact(ctx, recordKey(c, [16]byte{}), recordKey(c, firstAt(before)), false); err != nil {
 		return fmt.Errorf("log: compact the class %q: %w", l.ClassName(c), err)
 	}
 	return nil

@@ -44,14 +44,6 @@ func recordID(key []byte) (id ulid.ULID) {
 	return id
 }
 
-// recordsEnd is the first key behind all records of c.
-func recordsEnd(c Class) []byte {
-	if c == maxClass {
-		return []byte{kindRecord + 1}
-	}
-	return recordKey(c+1, ulid.ULID{})
-}
-
 func classKey(c Class) []byte {
 	return binary.BigEndian.AppendUint16([]byte{kindClass}, uint16(c))
 }

@@ -204,17 +204,20 @@ type Stats struct {
 	Commits    uint64 // group commits, each with one fsync
 	Bytes      uint64 // of records' keys and values
 	Duplicates uint64 // appends recognised by their idempotency key
-	DiskBytes  uint64 // on disk now
+	// DiskBytes are on disk now, without the files of the write-ahead log that are
+	// kept to be written over: up to five of 16 MiB.
+	DiskBytes uint64
 }
 
 // Stats returns the counters.
 func (l *Log) Stats() Stats {
+	m := l.db.Metrics()
 	return Stats{
 		Records:    l.stats.records.Load(),
 		Commits:    l.stats.commits.Load(),
 		Bytes:      l.stats.bytes.Load(),
 		Duplicates: l.stats.duplicates.Load(),
-		DiskBytes:  l.db.Metrics().DiskSpaceUsage(),
+		DiskBytes:  m.DiskSpaceUsage() - m.WAL.ObsoletePhysicalSize,
 	}
 }
 

@@ -421,7 +421,7 @@ func TestExpiryIsOneRangeAndLeavesTheRest(t *testing.T) {
 	if _, err := l.Expire(context.Background(), Audit, now); err == nil {
 		t.Error("the audit class was expired")
 	}
-	if err := l.Compact(context.Background(), class); err != nil {
+	if err := l.Compact(context.Background(), class, now); err != nil {
 		t.Fatal(err)
 	}
 	check()

@@ -183,13 +183,19 @@ func (s *Store) ExpiryCut(c log.Class, t time.Time) time.Time {
 	return time.UnixMilli(t.UnixMilli() / width * width).UTC()
 }
 
-// Compact gives back the disk space of the class's expired messages. It can take
-// long; reading and appending go on meanwhile.
-func (s *Store) Compact(ctx context.Context, c log.Class) error {
-	return s.read(func(r *rows) error {
-		if err := r.db.Compact(ctx, bucketKey(c, 0)[:3], end(bucketKey(c, 0)[:3]), false); err != nil {
-			return fmt.Errorf("compact the rows of %s: %w", s.log.ClassName(c), err)
-		}
+// Compact gives back the disk space of the class's messages before cut, an
+// ExpiryCut, which must have been expired. Reading and appending go on meanwhile.
+func (s *Store) Compact(ctx context.Context, c log.Class, cut time.Time) error {
+	if !s.maintaining.TryLock() {
+		return nil // rebuilt rows hold nothing that has expired
+	}
+	defer s.maintaining.Unlock()
+	first := uint32(cut.UnixMilli() / bucketWidth(s.opts.Retention(c)).Milliseconds())
+	if first == 0 {
 		return nil
-	})
+	}
+	if err := s.rows.db.Compact(ctx, bucketKey(c, 0), bucketKey(c, first), false); err != nil {
+		return fmt.Errorf("compact the rows of %s: %w", s.log.ClassName(c), err)
+	}
+	return nil
 }

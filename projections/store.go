@@ -47,7 +47,7 @@ type Store struct {
 	log  *log.Log
 	opts Options
 
-	maintaining sync.Mutex  // held by a rebuild, a check, and for good by Close
+	maintaining sync.Mutex  // held by whoever needs the rows not to be exchanged, and for good by Close
 	closing     atomic.Bool // a rebuild or check should end
 
 	applying sync.Mutex   // held while rows are written or exchanged

@@ -3,7 +3,10 @@ package projections
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,6 +189,54 @@ func TestExpiredIsInvisibleAndLeavesNoHoles(t *testing.T) {
 		if r.ID != ids[200-len(p.Rows)+i] {
 			t.Fatalf("a hole at %d", i)
 		}
+	}
+}
+
+// Expiry gives back nearly all of the disk space, in the log and in the rows.
+func TestExpiryGivesSpaceBack(t *testing.T) {
+	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	l, s, c := openBoth(t, vfs.NewMem(), func() time.Time { return now }, Options{
+		Retention: func(log.Class) time.Duration { return 24 * time.Hour },
+	})
+	defer s.Close()
+	defer l.Close()
+	noise := make([]byte, 1000)
+	rng := rand.NewChaCha8([32]byte{})
+	for range 40 {
+		entries := make([]log.Entry, 1000)
+		for i := range entries {
+			rng.Read(noise) // which compression can't shrink
+			entries[i] = log.Entry{Class: c, Event: &log.Event{Kind: &log.Event_Message{Message: &log.MessageArchived{
+				Owner: fmt.Sprintf("user%d@h", i), Peer: "b@h", Stanza: slices.Clone(noise),
+			}}}}
+		}
+		if _, err := l.AppendWait(context.Background(), entries...); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Minute)
+	}
+	logBefore, rowsBefore := l.Stats().DiskBytes, s.Stats().DiskBytes
+	if logBefore < 20e6 || rowsBefore < 20e6 {
+		t.Fatalf("only %d and %d bytes are on disk", logBefore, rowsBefore)
+	}
+	cut := s.ExpiryCut(c, now.Add(2*time.Hour))
+	if _, err := l.Expire(context.Background(), c, cut); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Compact(context.Background(), c, cut), s.Compact(context.Background(), c, cut)); err != nil {
+		t.Fatal(err)
+	}
+	// Tables are deleted in the background.
+	deadline := time.Now().Add(time.Minute)
+	for {
+		log, rows := l.Stats().DiskBytes, s.Stats().DiskBytes
+		if log < logBefore/20 && rows < rowsBefore/20 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("of %d and %d bytes, %d and %d are still on disk", logBefore, rowsBefore, log, rows)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

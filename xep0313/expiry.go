@@ -52,5 +52,5 @@ func (a *Archive) expire(ctx context.Context, h *host) error {
 	}
 	a.metrics.expiryRuns.WithLabelValues("deleted").Inc()
 	a.logger.Info("deleted expired messages", zap.String("host", h.Name), zap.Time("before", cut))
-	return errors.Join(h.Log.Compact(ctx, h.class), h.Archives.Compact(ctx, h.class))
+	return errors.Join(h.Log.Compact(ctx, h.class, cut), h.Archives.Compact(ctx, h.class, cut))
 }
