@@ -201,12 +201,15 @@ func parseID(s string) (ulid.ULID, error) {
 }
 
 // The DateTime profile of XEP-0082 section 3.2, which is stricter than Go.
-var dateTime = regexp.MustCompile(`^-?\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
+var dateTime = regexp.MustCompile(`^-?\d{4,}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-](0\d|1[0-4]):[0-5]\d)$`)
 
 func parseTime(field, s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil || !dateTime.MatchString(s) {
 		return t, stanza.BadRequest("%q in the form field %q is not a time such as 2026-11-22T20:30:00Z", s, field)
+	}
+	if t.IsZero() {
+		t = t.Add(1) // the zero time stands for an open bound
 	}
 	return t, nil
 }

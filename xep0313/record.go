@@ -19,6 +19,12 @@ type Message struct {
 	Stanza             *stanza.Element // its from and to are those below
 	From, To           jid.JID         // To as addressed; both prepared
 	FromLocal, ToLocal bool            // that side has an account, and so an archive, here
+
+	// Sent, if not nil, is called before done, when the sender's archive has the
+	// message: in the order in which it has them. It is the moment for copies to
+	// the sender's own resources. It is not called for what failed. Like done it
+	// must not block.
+	Sent func(Delivery)
 }
 
 // Delivery is what may be delivered of a message.
@@ -76,7 +82,13 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 			d.RecipientID = id
 		}
 	}
+	sent := func() {
+		if m.FromLocal && m.Sent != nil {
+			m.Sent(d)
+		}
+	}
 	if len(sides) == 0 {
+		sent()
 		done(d)
 		return nil
 	}
@@ -92,6 +104,9 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 			for i, id := range ids {
 				set(sides[i], id)
 			}
+			if err == nil {
+				sent()
+			}
 			done(d)
 		})
 	}
@@ -103,6 +118,7 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 		defer release()
 		if err == nil {
 			set(sides[0], ids[0])
+			sent()
 			err = a.append(sides[1:], m, st, sides[1].host.Log.AppendInCallback, func(ids []ulid.ULID, err error) {
 				if d.Err = err; err == nil {
 					set(sides[1], ids[0])
@@ -172,7 +188,10 @@ func (s *stored) prepare(st *stanza.Element, drop []string) {
 	}
 	s.dropped, s.bytes = drop, nil
 	s.stanza = st.Without(func(e *stanza.Element) bool { return slices.Contains(drop, e.Space) })
-	s.reason, s.skip = worth(s.stanza)
+	// What forbids archiving does so also where it is left out of the copy.
+	if s.reason, s.skip = worth(st); s.skip == "" {
+		s.reason, s.skip = worth(s.stanza)
+	}
 }
 
 // decide returns the event that archives the message on that side, or nil.
@@ -265,14 +284,15 @@ func (a *Archive) answersOwn(s side, st *stanza.Element) (bool, error) {
 }
 
 // stripStanzaIDs removes the stanza-ids that name one of the archives the
-// message goes into: only the archive itself may write those (XEP-0359 section 4).
+// message goes into, or its server: only those themselves may write them
+// (XEP-0359 section 4).
 func stripStanzaIDs(m Message) *stanza.Element {
 	var ours []jid.JID
 	if m.FromLocal {
-		ours = append(ours, m.From.Bare())
+		ours = append(ours, m.From.Bare(), m.From.Domain())
 	}
 	if m.ToLocal {
-		ours = append(ours, m.To.Bare())
+		ours = append(ours, m.To.Bare(), m.To.Domain())
 	}
 	return m.Stanza.Without(func(e *stanza.Element) bool {
 		if !e.Is(NSStanzaID, "stanza-id") {

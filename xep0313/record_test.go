@@ -3,6 +3,7 @@ package xep0313
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,6 +98,41 @@ func TestMessageAcrossTwoStores(t *testing.T) {
 	}
 }
 
+// The copies to the sender's own resources come in the order of the sender's
+// archive, also where other messages go to another store.
+func TestSentComesInTheOrderOfTheSendersArchive(t *testing.T) {
+	f := newFixture(t, DefaultOptions(), nil)
+	var mu sync.Mutex
+	var sent []string
+	var wg sync.WaitGroup
+	for i := range 200 {
+		to := romeo
+		if i%2 == 0 {
+			to = "nurse@other.example/x"
+		}
+		st := stanza.New(stanza.NSClient, "message", "from", juliet, "to", to).Add(stanza.New(stanza.NSClient, "body").AddText("x"))
+		m := Message{Stanza: st, From: jidOf(juliet), To: jidOf(to), FromLocal: true, ToLocal: true}
+		m.Sent = func(d Delivery) {
+			mu.Lock()
+			defer mu.Unlock()
+			sent = append(sent, d.SenderID.String())
+		}
+		wg.Add(1)
+		if err := f.Record(m, func(d Delivery) {
+			if d.Err != nil || d.SenderID == zeroID || d.RecipientID == zeroID {
+				t.Errorf("%+v", d)
+			}
+			wg.Done()
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	if len(sent) != 200 || !slices.IsSorted(sent) {
+		t.Errorf("%d copies, in order: %v", len(sent), slices.IsSorted(sent))
+	}
+}
+
 func TestMessageToOneselfIsArchivedOnce(t *testing.T) {
 	f := newFixture(t, DefaultOptions(), nil)
 	f.chat(juliet, romeo, "to romeo")
@@ -126,6 +162,7 @@ func TestForgedStanzaIDsAreStripped(t *testing.T) {
 		<stanza-id xmlns='urn:xmpp:sid:0' by='romeo@test.example' id='forged1'/>
 		<stanza-id xmlns='urn:xmpp:sid:0' by='ROMEO@test.example' id='forged2'/>
 		<stanza-id xmlns='urn:xmpp:sid:0' by='juliet@test.example' id='forged3'/>
+		<stanza-id xmlns='urn:xmpp:sid:0' by='test.example' id='forged4'/>
 		<stanza-id xmlns='urn:xmpp:sid:0' by='room@muc.example.org' id='kept'/>
 		<origin-id xmlns='urn:xmpp:sid:0' id='origin'/></message>`)
 	for name, b := range map[string]string{
@@ -198,6 +235,13 @@ func TestDontArchiveNamespaces(t *testing.T) {
 	}
 	if got := f.ask(romeo, "set", "", queryXML(nil, ""))[0]; strings.Contains(string(got.Bytes()), "active") {
 		t.Error("the chat state is in the archive")
+	}
+	o.DontArchiveNamespaces = []string{NSHints, NSDelay, NS}
+	f2 := newFixture(t, o, nil)
+	for _, veto := range []string{"<no-store xmlns='urn:xmpp:hints'/>", "<result xmlns='urn:xmpp:mam:2'/>"} {
+		if d := f2.send(juliet, romeo, "<message><body>x</body>"+veto+"</message>"); d.RecipientID != zeroID {
+			t.Errorf("%s has no effect where it is left out of the copy", veto)
+		}
 	}
 	if d := f.send(juliet, romeo, "<message><displayed xmlns='urn:xmpp:chat-markers:0' id='1'/></message>"); d.RecipientID != zeroID {
 		t.Error("what is left of a message is nothing, and was archived")

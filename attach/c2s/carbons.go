@@ -50,28 +50,30 @@ func eligible(e *stanza.Element, typ string) bool {
 	return yes
 }
 
-// copies puts carbons into the queues of the sender's and the recipient's other
-// resources that asked for them. got have the message itself; received is what
-// they got. Each copy carries the id in the archive of its own reader.
-// registry.mu is held.
-func (m *outgoing) copies(theirs map[string]*session, got []*session, received []byte, d xep0313.Delivery) {
-	var sent []byte
-	for _, o := range m.x.s.users.byBare[m.x.bare] {
+// sent puts carbons into the queues of the sender's other resources that asked
+// for them, with the id in the sender's own archive. The log calls it, in the
+// order of that archive.
+func (m *outgoing) sent(d xep0313.Delivery) {
+	if !m.carbons {
+		return
+	}
+	users := &m.x.s.users
+	users.mu.RLock()
+	defer users.mu.RUnlock()
+	mine := users.byBare[m.x.bare]
+	var got []*session // who get the message itself
+	if m.to.bare == m.x.bare && m.refused == nil {
+		got = m.recipients(mine)
+	}
+	var b []byte
+	for _, o := range mine {
 		if o == m.x || !o.carbons || slices.Contains(got, o) {
 			continue
 		}
-		if sent == nil {
-			sent = xep0313.WithStanzaID(d.Stanza, m.x.bare, d.SenderID)
+		if b == nil {
+			b = xep0313.WithStanzaID(d.Stanza, m.x.bare, d.SenderID)
 		}
-		o.out.put(carbon("sent", o, m.typ, sent))
-	}
-	if m.to.bare == m.x.bare {
-		return // one copy is enough
-	}
-	for _, o := range theirs {
-		if o.carbons && !slices.Contains(got, o) {
-			o.out.put(carbon("received", o, m.typ, received))
-		}
+		o.out.put(carbon("sent", o, m.typ, b))
 	}
 }
 

@@ -8,8 +8,10 @@ import (
 
 // flights keeps the order of what one session sent. A message is in flight from
 // when the reader took it until it was recorded and delivered; what must not
-// overtake it queues behind it. The log's goroutine, which brings the recorded
-// messages in the order of commits, also lands what queued behind them.
+// overtake it queues behind it. A log's goroutine, which brings the messages of
+// its store in the order of commits, lands each at once: in that order its
+// recipients' archives have them, and messages that go into another store don't
+// hold it up. It also lands what queued behind them.
 //
 // Only the reader queues what must keep its place. So while the queue is empty,
 // it may do things itself at once; when it isn't, its head is still in flight.
@@ -18,7 +20,7 @@ type flights struct {
 
 	mu    sync.Mutex
 	cond  sync.Cond
-	queue []*flight // queue[0] is not ready
+	queue []*flight // queue[0] has not landed
 	busy  int       // stanzas in the queue or with the worker
 	ended bool
 }
@@ -26,8 +28,8 @@ type flights struct {
 // flight is one entry: a message on its way, or something to do behind one.
 type flight struct {
 	of     *flights
-	ready  bool
-	result xep0313.Delivery
+	waits  bool // it only waits for those before it
+	landed bool
 
 	// land must not block. It returns true if the entry still counts until done
 	// is called.
@@ -62,7 +64,7 @@ func (f *flights) behind(do func() (keeps bool)) {
 	f.waitRoom()
 	f.busy++
 	if len(f.queue) > 0 {
-		f.queue = append(f.queue, &flight{of: f, ready: true, land: func(xep0313.Delivery) bool { return do() }})
+		f.queue = append(f.queue, &flight{of: f, waits: true, land: func(xep0313.Delivery) bool { return do() }})
 		f.mu.Unlock()
 		return
 	}
@@ -79,18 +81,16 @@ func (f *flights) waitRoom() {
 	}
 }
 
-// arrive lands x, unless something before it is still in flight, and whatever
-// was only waiting for it.
+// arrive lands x, and whatever was only waiting for it.
 func (x *flight) arrive(d xep0313.Delivery) {
 	f := x.of
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	x.ready, x.result = true, d
+	x.down(d)
 	n := 0
-	for ; n < len(f.queue) && f.queue[n].ready; n++ {
-		head := f.queue[n]
-		if !head.land(head.result) {
-			f.busy--
+	for ; n < len(f.queue) && (f.queue[n].landed || f.queue[n].waits); n++ {
+		if f.queue[n].waits {
+			f.queue[n].down(xep0313.Delivery{})
 		}
 		f.queue[n] = nil
 	}
@@ -98,6 +98,14 @@ func (x *flight) arrive(d xep0313.Delivery) {
 		f.queue = nil
 	}
 	f.cond.Broadcast()
+}
+
+// down lands x. mu is held.
+func (x *flight) down(d xep0313.Delivery) {
+	x.landed = true
+	if !x.land(d) {
+		x.of.busy--
+	}
 }
 
 // done is called for what kept.

@@ -9,13 +9,14 @@ const highWater = 1 << 20
 // goroutine puts, none blocks in that; one writer takes.
 type outbox struct {
 	limit   int    // bytes
-	tooFull func() // called, without the lock, when limit is passed
+	tooFull func() // called once, by a goroutine of its own, when limit is passed
 
 	mu     sync.Mutex
 	more   sync.Cond // there is something to take
 	less   sync.Cond // bytes went down, or the outbox was closed
 	queue  [][]byte
-	bytes  int // in queue, or taken and not yet written
+	bytes  int  // in queue, or taken and not yet written
+	full   bool // limit was passed: nothing more is taken in
 	closed bool
 }
 
@@ -28,13 +29,16 @@ func newOutbox(limit int, tooFull func()) *outbox {
 // put queues b, which nobody may change any more. After close it does nothing.
 func (o *outbox) put(b []byte) {
 	o.mu.Lock()
-	if o.closed {
+	if o.closed || o.full {
 		o.mu.Unlock()
 		return
 	}
 	if o.bytes+len(b) > o.limit {
+		// Whoever puts may hold locks that ending the session needs, the log's
+		// own goroutine above all.
+		o.full = true
 		o.mu.Unlock()
-		o.tooFull()
+		go o.tooFull()
 		return
 	}
 	o.bytes += len(b)

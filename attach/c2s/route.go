@@ -1,6 +1,8 @@
 package c2s
 
 import (
+	"slices"
+
 	"go.uber.org/zap"
 
 	"mamlog/xep0313"
@@ -43,7 +45,7 @@ func (x *session) message(e *stanza.Element) {
 	m.carbons = eligible(e, m.typ)
 	flight := x.flights.add(true, m.land)
 	err := x.s.c.Archive.Record(xep0313.Message{
-		Stanza: e, From: x.jid, To: m.to.jid, FromLocal: true, ToLocal: m.refused == nil,
+		Stanza: e, From: x.jid, To: m.to.jid, FromLocal: true, ToLocal: m.refused == nil, Sent: m.sent,
 	}, flight.arrive)
 	if err != nil {
 		x.s.logger.Error("c2s: record a message", zap.Error(err))
@@ -113,11 +115,6 @@ func (m *outgoing) land(d xep0313.Delivery) (keeps bool) {
 		return false
 	}
 	if m.refused != nil {
-		if m.carbons {
-			x.s.users.mu.RLock()
-			m.copies(nil, nil, nil, d)
-			x.s.users.mu.RUnlock()
-		}
 		x.jobs <- func() { x.bounce(m, m.refused) }
 		return true
 	}
@@ -148,8 +145,12 @@ func (m *outgoing) deliver(d xep0313.Delivery) (n int) {
 	for _, r := range got {
 		r.out.put(b)
 	}
-	if m.carbons {
-		m.copies(theirs, got, b, d)
+	if m.carbons && m.to.bare != m.x.bare { // to oneself, those of the sender are enough
+		for _, o := range theirs {
+			if o.carbons && !slices.Contains(got, o) {
+				o.out.put(carbon("received", o, m.typ, b))
+			}
+		}
 	}
 	return len(got)
 }

@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
 // loadTLS returns the configuration with the certificate that c names, or with a
@@ -62,7 +64,7 @@ func fits(cert tls.Certificate, hosts []string) bool {
 		return false
 	}
 	for _, h := range hosts {
-		if leaf.VerifyHostname(h) != nil {
+		if name, err := idna.Lookup.ToASCII(h); err != nil || leaf.VerifyHostname(name) != nil {
 			return false
 		}
 	}
@@ -93,7 +95,11 @@ func makeCertificate(hosts []string) ([]byte, error) {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
 		} else {
-			t.DNSNames = append(t.DNSNames, h)
+			ascii, err := idna.Lookup.ToASCII(h) // certificates know no other names
+			if err != nil {
+				return nil, fmt.Errorf("the host %q can't stand in a certificate: %w", h, err)
+			}
+			t.DNSNames = append(t.DNSNames, ascii)
 		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)

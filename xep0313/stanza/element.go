@@ -10,6 +10,7 @@ const (
 	NSClient = "jabber:client"
 	NSErrors = "urn:ietf:params:xml:ns:xmpp-stanzas"
 	nsXML    = "http://www.w3.org/XML/1998/namespace"
+	nsXMLNS  = "http://www.w3.org/2000/xmlns/"
 )
 
 // Element is one XML element with its namespace resolved.

@@ -41,6 +41,7 @@ type Reader struct {
 	limits Limits
 	outer  []binding // declared by the stream's opening tag
 	bare   bool      // there was no opening tag
+	spaces int       // bytes of namespaces that the element needs when it is written
 }
 
 // binding is a namespace prefix in scope; the prefix "" is the default.
@@ -63,7 +64,9 @@ func NewReader(r ByteReader, prefixes map[string]string, limits Limits) *Reader 
 	}
 	out := &Reader{d: d, count: c, limits: limits}
 	for p, s := range prefixes {
-		out.outer = append(out.outer, binding{p, s})
+		if b := (binding{p, s}); b.check() == nil {
+			out.outer = append(out.outer, b)
+		}
 	}
 	return out
 }
@@ -90,7 +93,7 @@ func Parse(b []byte) (*Element, error) {
 // the closing tag or the end of input between two elements, and a *StreamError
 // for what may not be on an XMPP stream; nothing can be read after either.
 func (r *Reader) Next() (*Element, error) {
-	r.count.n = 0
+	r.count.n, r.spaces = 0, 0
 	for {
 		t, err := r.token()
 		if err != nil {
@@ -111,7 +114,7 @@ func (r *Reader) Next() (*Element, error) {
 			}
 			return nil, io.EOF
 		case xml.StartElement:
-			return r.element(t, r.outer, 1)
+			return r.element(t, r.outer, "", 1)
 		}
 	}
 }
@@ -144,14 +147,26 @@ func (r *Reader) token() (xml.Token, error) {
 	return t, nil
 }
 
-// element reads what follows start, up to its end tag.
-func (r *Reader) element(start xml.StartElement, scope []binding, depth int) (*Element, error) {
+// element reads what follows start, up to its end tag. parent is the namespace
+// of what it stands in.
+func (r *Reader) element(start xml.StartElement, scope []binding, parent string, depth int) (*Element, error) {
 	if depth > r.limits.Depth {
 		return nil, &StreamError{"policy-violation", fmt.Sprintf("elements are nested more than %d deep", r.limits.Depth)}
 	}
 	e, scope, err := r.open(start, scope)
 	if err != nil {
 		return nil, err
+	}
+	// A prefix is short, however long the namespace; written out, it is declared
+	// wherever it is used.
+	if e.Space != parent {
+		r.spaces += len(e.Space)
+	}
+	for _, a := range e.Attrs {
+		r.spaces += len(a.Space)
+	}
+	if r.spaces > max(r.limits.Bytes, 64<<10) {
+		return nil, &StreamError{"policy-violation", "the namespaces of the stanza take too much room"}
 	}
 	for {
 		t, err := r.token()
@@ -174,7 +189,7 @@ func (r *Reader) element(start xml.StartElement, scope []binding, depth int) (*E
 			}
 			return e, nil
 		case xml.StartElement:
-			c, err := r.element(t, scope, depth+1)
+			c, err := r.element(t, scope, e.Space, depth+1)
 			if err != nil {
 				return nil, err
 			}
@@ -196,14 +211,11 @@ func (r *Reader) open(start xml.StartElement, scope []binding) (*Element, []bind
 			b = binding{"", a.Value}
 		case a.Name.Space == "xmlns":
 			b = binding{a.Name.Local, a.Value}
-			if b.space == "" {
-				return nil, nil, notWellFormed("the prefix %q is declared as no namespace", b.prefix)
-			}
-			if b.prefix == "xml" && b.space != nsXML || b.prefix == "xmlns" {
-				return nil, nil, notWellFormed("the prefix %q can't be declared", b.prefix)
-			}
 		default:
 			continue
+		}
+		if err := b.check(); err != nil {
+			return nil, nil, err
 		}
 		for _, other := range scope[outer:] {
 			if other.prefix == b.prefix {
@@ -219,6 +231,9 @@ func (r *Reader) open(start xml.StartElement, scope []binding) (*Element, []bind
 	}
 	if err := checkName(start.Name); err != nil {
 		return nil, nil, err
+	}
+	if e.Space == nsXML {
+		return nil, nil, notWellFormed("<%s> is reserved", qualified(start.Name))
 	}
 	for _, a := range start.Attr {
 		if a.Name.Space == "xmlns" || a.Name.Space == "" && a.Name.Local == "xmlns" {
@@ -242,6 +257,17 @@ func (r *Reader) open(start xml.StartElement, scope []binding) (*Element, []bind
 		e.Attrs = append(e.Attrs, attr)
 	}
 	return e, scope, nil
+}
+
+// check refuses the declarations that Namespaces in XML 1.0 section 3 forbids.
+func (b binding) check() error {
+	switch {
+	case b.prefix != "" && b.space == "":
+		return notWellFormed("the prefix %q is declared as no namespace", b.prefix)
+	case b.prefix == "xmlns", (b.prefix == "xml") != (b.space == nsXML), b.space == nsXMLNS:
+		return notWellFormed("the prefix %q can't be declared as %q", b.prefix, b.space)
+	}
+	return nil
 }
 
 func resolve(scope []binding, prefix string) (string, error) {
@@ -269,14 +295,18 @@ func qualified(n xml.Name) string {
 // checkName refuses what encoding/xml lets pass: more than one colon, and a
 // name that starts with something else than a letter.
 func checkName(n xml.Name) error {
-	if n.Local == "" || strings.Contains(n.Local, ":") || !nameStart(n.Local[0]) || n.Space != "" && !nameStart(n.Space[0]) {
+	ok := n.Local != "" && !strings.Contains(n.Local, ":")
+	if c := (n.Local + " ")[0]; ok && n.Space != "" && c >= 0x80 {
+		// encoding/xml has looked at the start of the prefix only.
+		_, err := xml.NewDecoder(strings.NewReader("<" + n.Local + "/>")).RawToken()
+		ok = err == nil
+	} else if c < 0x80 {
+		ok = ok && (c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z')
+	}
+	if !ok {
 		return notWellFormed("%q is not a name", qualified(n))
 	}
 	return nil
-}
-
-func nameStart(c byte) bool {
-	return c >= 0x80 || c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
 // checkChars refuses the characters outside of XML 1.0 section 2.2 that
