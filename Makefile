@@ -20,7 +20,9 @@ test: test-deps lint ## Install what the tests need (as root), and run all check
 	@if command -v $$($(GO) env CC) >/dev/null; then race=-race; \
 	elif [ -n "$$CI" ]; then echo "no C compiler, which the race detector needs" >&2; exit 1; \
 	else echo "skipped: the race detector, which needs a C compiler" >&2; fi; \
-	set -x; $(GO) test $$race -timeout 18m ./...
+	skips=$$(mktemp); trap 'rm -f "$$skips"' EXIT; \
+	MAMLOG_SKIPS=$$skips $(GO) test $$race -timeout 18m ./... ; result=$$?; \
+	cat "$$skips"; exit $$result
 
 test-deps: ## Install the Debian packages that the tests need, or say which are missing.
 	@bash cmd/mamlog/conformance/testdata/install.sh

@@ -13,7 +13,7 @@ import (
 	adminv1 "mamlog/admin/v1"
 )
 
-var errBusy = connect.NewError(connect.CodeFailedPrecondition, errors.New("a rebuild or a check is running already; wait for it to end"))
+var errBusy = connect.NewError(connect.CodeFailedPrecondition, errors.New("a rebuild or a check is running already; a check ends with the command that asked for it, a rebuild by itself"))
 
 // tellEvery is how often a stream tells how far it is.
 const tellEvery = 200 * time.Millisecond
@@ -41,7 +41,7 @@ func (s *Service) Rebuild(ctx context.Context, r *connect.Request[adminv1.Rebuil
 // Check compares the projections of one store or of all with the log.
 func (s *Service) Check(ctx context.Context, r *connect.Request[adminv1.CheckRequest], stream *connect.ServerStream[adminv1.CheckResponse]) error {
 	return s.each(r.Msg.GetStore(), func(name string, store Store) error {
-		report, err := store.Projections.Check(throttle(func(n int) {
+		report, err := store.Projections.Check(ctx, throttle(func(n int) {
 			_ = stream.Send(&adminv1.CheckResponse{Store: name, Records: uint64(n)})
 		}))
 		if err != nil {

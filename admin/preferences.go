@@ -24,7 +24,11 @@ func (s *Service) GetPreferences(ctx context.Context, r *connect.Request[adminv1
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mustExist(owner); err != nil {
+	exists := s.mustLive
+	if r.Msg.GetAt() != nil {
+		exists = s.mustExist // then
+	}
+	if err := exists(owner); err != nil {
 		return nil, err
 	}
 	var in *adminv1.PreferencesInForce
@@ -103,7 +107,7 @@ func (s *Service) SetPreferences(ctx context.Context, r *connect.Request[adminv1
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mustExist(owner); err != nil {
+	if err := s.mustLive(owner); err != nil {
 		return nil, err
 	}
 	s.preferences.Lock()

@@ -28,7 +28,7 @@ func (s *Service) QueryArchive(ctx context.Context, r *connect.Request[adminv1.Q
 	if err != nil {
 		return err
 	}
-	if err := s.mustExist(owner); err != nil {
+	if err := s.mustLive(owner); err != nil {
 		return err
 	}
 	q, err := readQuery(r.Msg)

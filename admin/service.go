@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 	"mellium.im/xmpp/jid"
 
@@ -111,6 +112,22 @@ func (s *Service) account(text string) (jid.JID, error) {
 		return j, connect.NewError(connect.CodeNotFound, fmt.Errorf("there is no user %s: %s is none of this server's hosts (%s)", j, j.Domainpart(), strings.Join(s.Hosts, ", ")))
 	}
 	return j, nil
+}
+
+// mustLive refuses a user who is not there any more, or of whom nothing is known:
+// what is set or read now is not to be mixed up with another's of the same name.
+func (s *Service) mustLive(j jid.JID) error {
+	if ok, err := s.Accounts.Exists(j); ok || err != nil {
+		return err
+	}
+	deleted, err := s.Main.DeletedAt(j.String())
+	if err != nil {
+		return err
+	}
+	if deleted != (ulid.ULID{}) {
+		return noUser(j)
+	}
+	return s.mustExist(j)
 }
 
 // mustExist refuses a user of whom nothing is known: no account, no preferences

@@ -287,6 +287,38 @@ func TestDeleteEndsSessions(t *testing.T) {
 	}
 }
 
+// Whoever takes the name of a deleted account finds nothing that was set for it,
+// and nothing can be set in between.
+func TestDeletedUserIsNotThere(t *testing.T) {
+	f := newFixture(t)
+	const user = "juliet@test.example"
+	set := func() error {
+		_, err := f.client.SetPreferences(t.Context(), connect.NewRequest(&adminv1.SetPreferencesRequest{Owner: user, Default: log.Default_DEFAULT_NEVER}))
+		return err
+	}
+	f.add(user)
+	if err := set(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.client.DeleteUser(t.Context(), connect.NewRequest(&adminv1.DeleteUserRequest{Jid: user})); err != nil {
+		t.Fatal(err)
+	}
+	f.code("set", set(), connect.CodeNotFound)
+	_, err := f.client.GetPreferences(t.Context(), connect.NewRequest(&adminv1.GetPreferencesRequest{Owner: user}))
+	f.code("get", err, connect.CodeNotFound)
+	_, err = each(f.client.QueryArchive(t.Context(), connect.NewRequest(&adminv1.QueryArchiveRequest{Owner: user})))
+	f.code("query", err, connect.CodeNotFound)
+	history, err := each(f.client.ListPreferenceHistory(t.Context(), connect.NewRequest(&adminv1.ListPreferenceHistoryRequest{Owner: user})))
+	if err != nil || len(history) == 0 {
+		t.Errorf("the history is gone: %v, %v", history, err)
+	}
+	f.add(user)
+	r, err := f.client.GetPreferences(t.Context(), connect.NewRequest(&adminv1.GetPreferencesRequest{Owner: user}))
+	if err != nil || r.Msg.GetInForce().GetPreferences().GetDefault() != log.Default_DEFAULT_ALWAYS {
+		t.Errorf("the new account starts with %v, %v", r, err)
+	}
+}
+
 // TestCallerOfSocket: the actor is the peer that the kernel names.
 func TestCallerOfSocket(t *testing.T) {
 	f := newFixture(t)

@@ -217,7 +217,7 @@ func (l *Log) Stats() Stats {
 		Commits:    l.stats.commits.Load(),
 		Bytes:      l.stats.bytes.Load(),
 		Duplicates: l.stats.duplicates.Load(),
-		DiskBytes:  m.DiskSpaceUsage() - m.WAL.ObsoletePhysicalSize,
+		DiskBytes:  m.DiskSpaceUsage() - m.WAL.ObsoletePhysicalSize - m.WAL.PhysicalSize + m.WAL.Size,
 	}
 }
 

@@ -231,7 +231,7 @@ func (m *machine) Rebuild(t *rapid.T) {
 }
 
 func (m *machine) CheckStore(t *rapid.T) {
-	report, err := m.store.Check(nil)
+	report, err := m.store.Check(context.Background(), nil)
 	if err != nil || report.Differences > 0 {
 		t.Fatalf("check: %+v, %v", report, err)
 	}

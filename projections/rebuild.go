@@ -2,6 +2,7 @@ package projections
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -107,9 +108,9 @@ const maxProblems = 100
 
 // Check folds the log aside and compares every row with what that gives. It
 // needs as much disk space as the rows have, and gives it back. Queries and
-// appends go on meanwhile. progress, if not nil, is told how many records were
-// folded.
-func (s *Store) Check(progress func(records int)) (report CheckReport, err error) {
+// appends go on meanwhile. It ends early when ctx does. progress, if not nil, is
+// told how many records were folded.
+func (s *Store) Check(ctx context.Context, progress func(records int)) (report CheckReport, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("check projections %s: %w", s.dir, err)
@@ -135,6 +136,9 @@ func (s *Store) Check(progress func(records int)) (report CheckReport, err error
 	folder := &folder{s, fresh}
 	batch := make([]log.Record, 0, 1024)
 	flush := func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		report.Records += len(batch)
 		err := folder.Apply(batch)
 		batch = batch[:0]
@@ -156,12 +160,12 @@ func (s *Store) Check(progress func(records int)) (report CheckReport, err error
 	if err := flush(); err != nil {
 		return report, err
 	}
-	return report, compare(&report, live, fresh.db)
+	return report, compare(ctx, &report, live, fresh.db)
 }
 
 // compare counts the rows in which the two differ; meta rows apart, which don't
 // follow from the log alone.
-func compare(report *CheckReport, live, want pebble.Reader) error {
+func compare(ctx context.Context, report *CheckReport, live, want pebble.Reader) error {
 	o := &pebble.IterOptions{LowerBound: []byte{kindBucket}}
 	l, err := live.NewIter(o)
 	if err != nil {
@@ -181,7 +185,9 @@ func compare(report *CheckReport, live, want pebble.Reader) error {
 	l.First()
 	w.First()
 	for l.Valid() || w.Valid() {
-		report.Rows++
+		if report.Rows++; report.Rows%(1<<14) == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		order := 0
 		switch {
 		case !l.Valid():

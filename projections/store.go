@@ -107,6 +107,7 @@ func (s *Store) open() error {
 	if err != nil {
 		return err
 	}
+	found := len(generations) > 0
 	for len(generations) > 0 {
 		n := generations[len(generations)-1]
 		r, why, err := s.openRows(n)
@@ -117,7 +118,7 @@ func (s *Store) open() error {
 			s.rows = r
 			break
 		}
-		s.opts.Logger.Warn("rebuilding the rows from the log", zap.String("dir", r.dir), zap.String("because", why))
+		s.opts.Logger.Warn("these rows are of no use", zap.String("dir", r.dir), zap.String("because", why))
 		if err := s.drop(r); err != nil {
 			return err
 		}
@@ -131,6 +132,9 @@ func (s *Store) open() error {
 		}
 	}
 	if s.rows == nil {
+		if found {
+			s.opts.Logger.Warn("making the rows anew from the log, which takes long for a long log", zap.String("dir", s.dir))
+		}
 		r, err := s.createRows(s.generation(1))
 		if err != nil {
 			return err

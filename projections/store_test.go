@@ -58,7 +58,7 @@ func TestCheckFindsWrongRows(t *testing.T) {
 	defer s.Close()
 	defer l.Close()
 	ids := archive(t, l, c, "a@h", "b@h/x", 10)
-	if r, err := s.Check(nil); err != nil || r.Differences != 0 || r.Records != 10 || r.Rows < 30 {
+	if r, err := s.Check(context.Background(), nil); err != nil || r.Differences != 0 || r.Records != 10 || r.Rows < 30 {
 		t.Fatalf("before: %+v, %v", r, err)
 	}
 	prefix := rowsPrefix(c, s.rows.bucketOf(c, ids[0]), "a@h", "")
@@ -72,7 +72,7 @@ func TestCheckFindsWrongRows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r, err := s.Check(nil)
+	r, err := s.Check(context.Background(), nil)
 	if err != nil || r.Differences != 3 {
 		t.Fatalf("after: %+v, %v", r, err)
 	}
@@ -85,8 +85,23 @@ func TestCheckFindsWrongRows(t *testing.T) {
 	if err := s.Rebuild(nil); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := s.Check(nil); err != nil || r.Differences != 0 {
+	if r, err := s.Check(context.Background(), nil); err != nil || r.Differences != 0 {
 		t.Errorf("after a rebuild: %+v, %v", r, err)
+	}
+}
+
+// A check whose caller has left ends, and lets the next one in.
+func TestCheckEndsWithItsCaller(t *testing.T) {
+	l, s, c := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	archive(t, l, c, "a@h", "b@h", 5000)
+	ctx, cancel := context.WithCancel(context.Background())
+	if _, err := s.Check(ctx, func(int) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("check: %v", err)
+	}
+	if r, err := s.Check(context.Background(), nil); err != nil || r.Records != 5000 {
+		t.Errorf("the next check: %+v, %v", r, err)
 	}
 }
 
