@@ -21,7 +21,7 @@ differences and exits with 3; 'mamlog rebuild' makes them right.`,
 		Example: "  mamlog check\n  mamlog check --store archive",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withClient(cmd.Context(), offline{}, func(c adminv1connect.AdminServiceClient) error {
+			return a.withClient(cmd.Context(), offline{stores: true, store: r.Store}, func(c adminv1connect.AdminServiceClient) error {
 				stream, err := c.Check(cmd.Context(), request(r))
 				if err != nil {
 					return err
@@ -49,7 +49,7 @@ differences and exits with 3; 'mamlog rebuild' makes them right.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&r.Store, "store", "", "only the store `NAME`: main, or an archive_store")
+	c.Flags().Var((*textFlag)(&r.Store), "store", "only the store `NAME`: main, or an archive_store")
 	c.RegisterFlagCompletionFunc("store", a.completeStore)
 	return c
 }

@@ -81,7 +81,7 @@ func TestHelp(t *testing.T) {
 			walk(sub)
 		}
 	}
-	walk(newRootCommand(&app{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+	walk(newRootCommand(&app{in: os.Stdin, out: &output{file: os.Stdout}, err: os.Stderr}))
 }
 
 func TestParseTime(t *testing.T) {

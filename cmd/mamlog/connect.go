@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
+	"mellium.im/xmpp/jid"
 
 	"mamlog/admin"
 	adminv1 "mamlog/admin/v1"
@@ -17,9 +22,35 @@ import (
 
 // offline says what a command needs of the stores where no server runs.
 type offline struct {
-	create  bool // make them if there are none
-	archive bool // decide and query, not only accounts and maintenance
-	remake  bool // make projections anew that can't be opened
+	create bool   // make them if there are none
+	owner  string // decide for this user and query the archive: the store of the host
+	stores bool   // the stores of messages as such
+	store  string // with stores: only this one; empty: all
+	remake bool   // make projections anew that can't be opened
+}
+
+// opens tells which stores of messages are opened beside main. What isn't needed
+// stays closed: it may be damaged, and the command works all the same.
+func (o offline) opens(s config.Store) bool {
+	if o.stores {
+		return o.store == "" || o.store == s.Name
+	}
+	j, err := jid.Parse(o.owner)
+	return err == nil && slices.Contains(s.Hosts, j.Domainpart())
+}
+
+// checkStore refuses a store that the configuration doesn't name, as the service
+// does that has all of them open.
+func (o offline) checkStore(c *config.Config) error {
+	names := []string{config.MainStore}
+	for _, s := range c.Stores() {
+		names = append(names, s.Name)
+	}
+	if o.store == "" || slices.Contains(names, o.store) {
+		return nil
+	}
+	slices.Sort(names)
+	return &failure{exitUsage, fmt.Errorf("there is no store %q; there is %s", o.store, strings.Join(names, ", "))}
 }
 
 // withClient calls do with a client of the admin API: of the server that runs,
@@ -35,6 +66,9 @@ func (a *app) withClient(ctx context.Context, need offline, do func(adminv1conne
 	}
 	if !errors.Is(err, admin.ErrNoServer) {
 		return &failure{exitFailed, err}
+	}
+	if err := need.checkStore(c); err != nil {
+		return err
 	}
 	s, err := a.openOffline(c, need)
 	if err != nil {
@@ -53,12 +87,14 @@ func (a *app) openOffline(c *config.Config, need offline) (*stores, error) {
 		logger: newLogger(a.err, "console", zapcore.WarnLevel),
 		create: need.create,
 		remake: need.remake,
+		only:   need.opens,
 		progress: func(store string) func(int) {
 			p := a.newProgress("read the log of " + store)
 			bars = append(bars, p)
 			return p.at
 		},
 	}
+	_, statErr := os.Stat(c.MainDir())
 	s, err := openStores(c, o)
 	for _, p := range bars {
 		p.done()
@@ -66,6 +102,14 @@ func (a *app) openOffline(c *config.Config, need offline) (*stores, error) {
 	var locked *lockedError
 	if errors.As(err, &locked) {
 		return nil, fmt.Errorf("%w, but no server answers at %s\nIf that process is a server that is just starting or stopping, try again; if it has another admin.socket, name its configuration with --config", err, c.AdminSocket)
+	}
+	if err == nil && errors.Is(statErr, fs.ErrNotExist) {
+		// A relative data_dir is another one in another working directory.
+		dir := c.DataDir
+		if abs, err := filepath.Abs(dir); err == nil {
+			dir = abs
+		}
+		fmt.Fprintf(a.err, "mamlog: made a new store in %s\n", harmless(dir))
 	}
 	return s, err
 }
@@ -79,7 +123,7 @@ func (a *app) serveMyself(ctx context.Context, s *stores, need offline, do func(
 		Stores:   s.all(),
 		Logger:   logger,
 	}
-	if need.archive {
+	if need.owner != "" {
 		var err error
 		if c.Archive, err = s.archive(ctx, logger, nil, false); err != nil {
 			return err

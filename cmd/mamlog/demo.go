@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"mellium.im/xmpp/jid"
@@ -16,9 +17,9 @@ import (
 // demoConfig is where the configuration of the demo lies.
 var demoConfig = filepath.Join("data", "mamlog.yaml")
 
-const demoText = `# The configuration of "mamlog serve --demo". Paths are relative to the directory
-# that mamlog is started in.
-data_dir: data
+const demoText = `# The configuration of "mamlog serve --demo". data_dir is absolute, so
+# that commands find the store from wherever they are started.
+data_dir: %s
 hosts: [localhost]
 c2s:
   listen: "127.0.0.1:5222"
@@ -35,6 +36,10 @@ func writeDemoConfig() error {
 	if err := os.MkdirAll(filepath.Dir(demoConfig), 0o700); err != nil {
 		return fmt.Errorf("make the data directory of the demo: %w", err)
 	}
+	dir, err := filepath.Abs(filepath.Dir(demoConfig))
+	if err != nil {
+		return fmt.Errorf("find the data directory of the demo: %w", err)
+	}
 	f, err := os.OpenFile(demoConfig, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
@@ -42,7 +47,8 @@ func writeDemoConfig() error {
 	if err != nil {
 		return fmt.Errorf("write the configuration of the demo: %w", err)
 	}
-	_, err = f.WriteString(demoText)
+	// A quoted string of Go is one of YAML.
+	_, err = fmt.Fprintf(f, demoText, strconv.Quote(dir))
 	return errors.Join(err, f.Close())
 }
 
@@ -80,7 +86,13 @@ make encryption optional or accept the self-signed certificate. Let them talk. T
 in another terminal in this directory:
 
 `)
-	fmt.Fprintf(w, "  export MAMLOG_CONFIG=%s\n", demoConfig)
+	file := demoConfig
+	if filepath.IsAbs(s.config.DataDir) { // otherwise it only works from here
+		if abs, err := filepath.Abs(file); err == nil {
+			file = abs
+		}
+	}
+	fmt.Fprintf(w, "  export MAMLOG_CONFIG=%s\n", shellWord(file))
 	for _, try := range []struct{ args, what string }{
 		{"query juliet@localhost", "what was archived for Juliet"},
 		{"query juliet@localhost --last 1 --json", ""},
@@ -94,4 +106,12 @@ in another terminal in this directory:
 	}
 	fmt.Fprintf(w, "\nCtrl-C stops it. To begin anew, delete the directory %s.\n\n", s.config.DataDir)
 	return w.Flush()
+}
+
+// shellWord quotes s where a shell would read more than one word in it.
+func shellWord(s string) string {
+	if !strings.ContainsAny(s, " \t\n'\"\\$&|;<>()*?[]#~`!{}") {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -9,8 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"connectrpc.com/connect"
 	"golang.org/x/term"
@@ -19,14 +21,15 @@ import (
 )
 
 func main() {
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	a := &app{in: os.Stdin, out: &output{file: os.Stdout}, err: os.Stderr}
 	os.Exit(a.run(context.Background(), os.Args[1:]))
 }
 
 // app is one run of the program.
 type app struct {
-	in       *os.File
-	out, err *os.File
+	in  *os.File
+	out *output
+	err *os.File
 
 	configFile string
 }
@@ -56,6 +59,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	command, err := root.ExecuteContextC(ctx)
+	if failed := a.out.err; failed != nil && !errors.Is(err, failed) {
+		// What was printed is not whole, whatever the command says of itself.
+		a.complain(fmt.Errorf("print the result: %w", failed))
+		return exitFailed
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -98,12 +106,25 @@ func failed(err error) error {
 	}
 	var c *connect.Error
 	if errors.As(err, &c) {
+		if !connect.IsWireError(err) && cutOff(err) {
+			return &failure{exitFailed, errors.New("the server went away before it had answered")}
+		}
 		err = errors.New(c.Message())
 		if c.Code() == connect.CodeUnavailable {
 			err = fmt.Errorf("the server went away: %s", c.Message())
 		}
 	}
 	return &failure{code, err}
+}
+
+// cutOff tells whether err is that of a connection whose other end is gone.
+func cutOff(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

@@ -24,8 +24,8 @@ import (
 	"mamlog/xep0313"
 )
 
-// stores are all that a configuration names, opened: the main one, and one for
-// each archive_store. They draw their ids from one clock and share one cache.
+// stores are what a configuration names, opened: the main one, and one for each
+// archive_store, or those of them that are needed. They draw their ids from one clock and share one cache.
 type stores struct {
 	config   *config.Config
 	clock    *log.Clock
@@ -45,9 +45,10 @@ type messageStore struct {
 // openOptions say how to open stores.
 type openOptions struct {
 	logger   *zap.Logger
-	create   bool // where there is no main store yet; otherwise that is an error
-	fallback bool // do as the configuration's fallback says
-	remake   bool // projections that can't be opened are deleted and made anew
+	create   bool                    // where there is no main store yet; otherwise that is an error
+	fallback bool                    // do as the configuration's fallback says
+	remake   bool                    // projections that can't be opened are deleted and made anew
+	only     func(config.Store) bool // which stores of messages; nil: all
 	progress func(store string) func(records int)
 }
 
@@ -72,6 +73,9 @@ func openStores(c *config.Config, o openOptions) (_ *stores, err error) {
 		return nil, err
 	}
 	for _, cs := range c.Stores() {
+		if o.only != nil && !o.only(cs) {
+			continue
+		}
 		m, err := s.openMessages(cs, o)
 		if err != nil {
 			return nil, err
@@ -87,8 +91,11 @@ func (s *stores) openMessages(cs config.Store, o openOptions) (messageStore, err
 	if !m.inMemory {
 		m.opened, err = s.open(cs.Name, cs.Dir, nil, o)
 		var locked *lockedError
-		if err == nil || !o.fallback || errors.As(err, &locked) {
+		if err == nil || errors.As(err, &locked) {
 			return m, err
+		}
+		if !o.fallback {
+			return m, s.adviseRestore(cs, err)
 		}
 		if !cs.Fallback {
 			return m, fmt.Errorf("%w\nTo start without these messages, set storage: {fallback: memory} in %s; new ones are then lost at the next stop", err, s.config.File)
@@ -102,6 +109,16 @@ func (s *stores) openMessages(cs config.Store, o openOptions) (messageStore, err
 	}
 	m.opened, err = s.open(cs.Name, "/"+cs.Name, vfs.NewMem(), o)
 	return m, err
+}
+
+// adviseRestore says what is left to do where a log can't be read; where only
+// projections can't be opened, the error says so already.
+func (s *stores) adviseRestore(cs config.Store, err error) error {
+	var u *unreadableError
+	if !errors.As(err, &u) {
+		return err
+	}
+	return fmt.Errorf("%w\nTo have its messages back, restore the directory %s from a backup. Until then 'mamlog serve' goes on without them if storage: {fallback: memory} is set in %s", err, cs.Dir, s.config.File)
 }
 
 // open opens one store in dir of fsys, nil for the operating system's.
@@ -158,8 +175,18 @@ func explainOpen(name, dir string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("open the store %s: %w\nRun this as the user who owns it", name, err)
 	}
-	return fmt.Errorf("open the store %s: %w", name, err)
+	return &unreadableError{name, err}
 }
+
+// unreadableError: the log of the store can't be opened, and nothing else has
+// what is in it.
+type unreadableError struct {
+	store string
+	err   error
+}
+
+func (e *unreadableError) Error() string { return fmt.Sprintf("open the store %s: %v", e.store, e.err) }
+func (e *unreadableError) Unwrap() error { return e.err }
 
 // lockedError: another process has the store open.
 type lockedError struct {

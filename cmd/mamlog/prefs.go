@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ func newPrefsGetCommand(a *app) *cobra.Command {
 		Args:              exactly("JID"),
 		ValidArgsFunction: a.completeUser,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withClient(cmd.Context(), offline{archive: true}, func(c adminv1connect.AdminServiceClient) error {
+			return a.withClient(cmd.Context(), offline{owner: args[0]}, func(c adminv1connect.AdminServiceClient) error {
 				return a.printInForce(cmd.Context(), c, &adminv1.GetPreferencesRequest{Owner: args[0]}, asJSON)
 			})
 		},
@@ -51,7 +52,7 @@ func newPrefsSetCommand(a *app) *cobra.Command {
 		Use:   "set JID",
 		Short: "Set preferences of a user",
 		Long: `Set preferences of a user. What is not named stays as it is. A list that is named
-replaces the one there was; give --always '' or --never '' to empty it. The change is
+replaces the one there was; give --always '' or --never '', alone, to empty it. The change is
 recorded with your name, and applies to every message from then on.`,
 		Example: `  mamlog prefs set juliet@test.example --default never --always romeo@test.example
   mamlog prefs set juliet@test.example --never paris@test.example --never tybalt@test.example
@@ -60,7 +61,8 @@ recorded with your name, and applies to every message from then on.`,
 		ValidArgsFunction: a.completeUser,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &adminv1.SetPreferencesRequest{Owner: args[0]}
-			if byDefault != "" {
+			var err error
+			if cmd.Flags().Changed("default") {
 				d, ok := defaults[byDefault]
 				if !ok {
 					return fmt.Errorf("--default: %q is not known; allowed is always, never or roster", byDefault)
@@ -68,15 +70,19 @@ recorded with your name, and applies to every message from then on.`,
 				r.Default = d
 			}
 			if cmd.Flags().Changed("always") {
-				r.Always = &adminv1.JIDs{Jids: notEmpty(always)}
+				if r.Always, err = jidsOf("always", always); err != nil {
+					return err
+				}
 			}
 			if cmd.Flags().Changed("never") {
-				r.Never = &adminv1.JIDs{Jids: notEmpty(never)}
+				if r.Never, err = jidsOf("never", never); err != nil {
+					return err
+				}
 			}
 			if r.Default == log.Default_DEFAULT_UNSPECIFIED && r.Always == nil && r.Never == nil {
 				return errors.New("nothing to set: give --default, --always or --never")
 			}
-			return a.withClient(cmd.Context(), offline{archive: true}, func(c adminv1connect.AdminServiceClient) error {
+			return a.withClient(cmd.Context(), offline{owner: args[0]}, func(c adminv1connect.AdminServiceClient) error {
 				res, err := c.SetPreferences(cmd.Context(), request(r))
 				if err != nil {
 					return err
@@ -101,13 +107,16 @@ var defaults = map[string]log.Default{
 	"roster": log.Default_DEFAULT_ROSTER,
 }
 
-func notEmpty(list []string) (out []string) {
-	for _, s := range list {
-		if s != "" {
-			out = append(out, s)
-		}
+// jidsOf is the list that the option was given with: one empty JID alone is the
+// empty list.
+func jidsOf(option string, jids []string) (*adminv1.JIDs, error) {
+	if len(jids) == 1 && jids[0] == "" {
+		return &adminv1.JIDs{}, nil
 	}
-	return out
+	if slices.Contains(jids, "") {
+		return nil, fmt.Errorf("--%s: one of the JIDs is empty; --%s '' empties the list only where it stands alone", option, option)
+	}
+	return &adminv1.JIDs{Jids: jids}, nil
 }
 
 // printInForce prints what is in force now, or was at r's time.

@@ -37,7 +37,7 @@ cause, before and after (null where the host's policy applied).`,
 		Args:              exactly("JID"),
 		ValidArgsFunction: a.completeUser,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withClient(cmd.Context(), offline{archive: true}, func(c adminv1connect.AdminServiceClient) error {
+			return a.withClient(cmd.Context(), offline{owner: args[0]}, func(c adminv1connect.AdminServiceClient) error {
 				if at.set {
 					return a.printInForce(cmd.Context(), c, &adminv1.GetPreferencesRequest{Owner: args[0], At: at.timestamp()}, asJSON)
 				}

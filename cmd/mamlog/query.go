@@ -18,6 +18,7 @@ func newQueryCommand(a *app) *cobra.Command {
 	r := &adminv1.QueryArchiveRequest{}
 	start, end := timeFlag{}, timeFlag{end: true}
 	var asJSON, asXML bool
+	var last, first countFlag
 	c := &cobra.Command{
 		Use:   "query JID",
 		Short: "Print messages of a user's archive",
@@ -38,7 +39,14 @@ self), body, stanza. --xml prints XEP-0313 <result/> elements in one root.`,
 		ValidArgsFunction: a.completeUser,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Owner = args[0]
+			if last > 0 && first > 0 {
+				return errors.New("--last and --max can't be given together: one asks for the newest messages, the other for the oldest")
+			}
+			if asJSON && asXML {
+				return errors.New("--json and --xml can't be given together")
+			}
 			r.Start, r.End = start.timestamp(), end.timestamp()
+			r.Last, r.First = uint64(last), uint64(first)
 			out := bufio.NewWriterSize(a.out, 1<<16)
 			var p printer
 			switch {
@@ -49,7 +57,7 @@ self), body, stanza. --xml prints XEP-0313 <result/> elements in one root.`,
 			default:
 				p = newTablePrinter(a, out)
 			}
-			return a.withClient(cmd.Context(), offline{archive: true}, func(c adminv1connect.AdminServiceClient) error {
+			return a.withClient(cmd.Context(), offline{owner: args[0]}, func(c adminv1connect.AdminServiceClient) error {
 				stream, err := c.QueryArchive(cmd.Context(), request(r))
 				if err != nil {
 					return err
@@ -63,23 +71,24 @@ self), body, stanza. --xml prints XEP-0313 <result/> elements in one root.`,
 				if err == nil {
 					err = p.end()
 				}
-				return errors.Join(err, out.Flush())
+				if flushErr := out.Flush(); err == nil { // otherwise it may be the same again
+					err = flushErr
+				}
+				return err
 			})
 		},
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringVar(&r.With, "with", "", "only messages with this `JID`; a bare one for all of its devices")
+	f.Var((*textFlag)(&r.With), "with", "only messages with this `JID`; a bare one for all of its devices")
 	f.Var(&start, "start", "only messages since this time")
 	f.Var(&end, "end", "only messages until this time")
-	f.Uint64Var(&r.Last, "last", 0, "only the newest `N` of them")
-	f.Uint64Var(&r.First, "max", 0, "only the oldest `N` of them")
-	f.StringVar(&r.After, "after", "", "only messages after the one with this archive `ID`")
-	f.StringVar(&r.Before, "before", "", "only messages before the one with this archive `ID`")
+	f.Var(&last, "last", "only the newest `N` of them")
+	f.Var(&first, "max", "only the oldest `N` of them")
+	f.Var((*textFlag)(&r.After), "after", "only messages after the one with this archive `ID`")
+	f.Var((*textFlag)(&r.Before), "before", "only messages before the one with this archive `ID`")
 	f.BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	f.BoolVar(&asXML, "xml", false, "print XML")
-	c.MarkFlagsMutuallyExclusive("json", "xml")
-	c.MarkFlagsMutuallyExclusive("last", "max")
 	c.RegisterFlagCompletionFunc("with", cobra.NoFileCompletions)
 	return c
 }
@@ -136,6 +145,6 @@ func writeJSON(w io.Writer, v any) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	_, err := w.Write(escaped([]byte(b.String()), escapeJSON))
+	_, err := w.Write(escaped([]byte(b.String()), appendJSONEscape))
 	return err
 }

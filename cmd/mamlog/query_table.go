@@ -24,8 +24,8 @@ type tablePrinter struct {
 
 func newTablePrinter(a *app, out io.Writer) *tablePrinter {
 	p := &tablePrinter{out: out, err: a.err}
-	if isTerminal(a.out) {
-		if width, _, err := term.GetSize(int(a.out.Fd())); err == nil {
+	if isTerminal(a.out.file) {
+		if width, _, err := term.GetSize(int(a.out.file.Fd())); err == nil {
 			p.width = width
 		}
 	}
@@ -65,11 +65,11 @@ func (p *tablePrinter) page(page *adminv1.QueryArchiveResponse) error {
 }
 
 func (p *tablePrinter) line(time, arrow, with, text string) error {
-	line := pad(time, timeWidth) + "  " + pad(arrow, 2) + "  " + pad(cut(with, p.with), p.with) + "  "
+	line := pad(time, timeWidth) + "  " + pad(arrow, 2) + "  " + pad(isolated(cut(with, p.with)), p.with) + "  "
 	if p.width > 0 {
 		text = cut(text, max(10, p.width-uniseg.StringWidth(line)))
 	}
-	_, err := fmt.Fprintln(p.out, line+text)
+	_, err := fmt.Fprintln(p.out, line+isolated(text))
 	return err
 }
 
@@ -104,6 +104,9 @@ func firstLine(m *adminv1.Message) string {
 			l += " …"
 		}
 		return harmless(l)
+	}
+	if m.GetReason() == log.Reason_REASON_BODY {
+		return "[blank text]"
 	}
 	kind := strings.ToLower(strings.TrimPrefix(m.GetReason().String(), "REASON_"))
 	return "[" + strings.ReplaceAll(kind, "_", " ") + "]"

@@ -30,7 +30,7 @@ func (p *xmlPrinter) page(page *adminv1.QueryArchiveResponse) error {
 	}
 	for _, m := range page.GetMessages() {
 		_, err := fmt.Fprintf(p.out, "<result xmlns='urn:xmpp:mam:2' id='%s'><forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' stamp='%s'/>%s</forwarded></result>\n",
-			m.GetId(), stamp(m.GetStamp().AsTime()), escaped([]byte(m.GetStanza()), escapeXML))
+			m.GetId(), stamp(m.GetStamp().AsTime()), escaped([]byte(m.GetStanza()), appendXMLEscape))
 		if err != nil {
 			return err
 		}

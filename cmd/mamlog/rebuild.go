@@ -21,7 +21,7 @@ that the server has to be stopped.`,
 		Example: "  mamlog rebuild\n  mamlog rebuild --store archive",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withClient(cmd.Context(), offline{remake: true}, func(c adminv1connect.AdminServiceClient) error {
+			return a.withClient(cmd.Context(), offline{stores: true, store: r.Store, remake: true}, func(c adminv1connect.AdminServiceClient) error {
 				stream, err := c.Rebuild(cmd.Context(), request(r))
 				if err != nil {
 					return err
@@ -43,7 +43,7 @@ that the server has to be stopped.`,
 			})
 		},
 	}
-	c.Flags().StringVar(&r.Store, "store", "", "only the store `NAME`: main, or an archive_store")
+	c.Flags().Var((*textFlag)(&r.Store), "store", "only the store `NAME`: main, or an archive_store")
 	c.RegisterFlagCompletionFunc("store", a.completeStore)
 	return c
 }

@@ -20,7 +20,8 @@ log of events, and answers history and preference queries from it.
 
 Commands that read or change data speak to the running server through its admin
 socket (DATA_DIR/admin.sock unless the configuration says otherwise). Where no
-server runs they open the stores themselves.
+server runs they open the stores themselves. A relative data_dir counts from the
+working directory, for the server as for the commands.
 
 Times are shown in UTC. They are given as RFC 3339 (2026-11-22T20:27:03Z) or as a
 date (2026-11-22).

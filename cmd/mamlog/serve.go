@@ -75,8 +75,8 @@ with the accounts juliet@localhost and romeo@localhost, both with the password
 		},
 	}
 	c.Flags().BoolVar(&demo, "demo", false, "run with a configuration and accounts to try it out, in ./data")
-	c.Flags().StringVar(&listen, "listen", "", "listen for clients on `ADDRESS` instead of c2s.listen")
-	c.Flags().StringVar(&webSocket, "websocket-listen", "", "listen for web clients on `ADDRESS` instead of c2s.websocket_listen")
+	c.Flags().Var((*textFlag)(&listen), "listen", "listen for clients on `ADDRESS` instead of c2s.listen")
+	c.Flags().Var((*textFlag)(&webSocket), "websocket-listen", "listen for web clients on `ADDRESS` instead of c2s.websocket_listen")
 	return c
 }
 

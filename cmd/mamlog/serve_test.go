@@ -209,6 +209,8 @@ func TestDemo(t *testing.T) {
 	if code := r.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+	// The configuration works from anywhere.
+	run(t, t.TempDir(), "", "query", "juliet@localhost", "--config", filepath.Join(dir, demoConfig)).want(0, "no messages")
 	// A second start makes no accounts anew.
 	serve(t, dir, append([]string{"serve", "--demo"}, ports...)...)
 	if got := run(t, dir, "", append([]string{"user", "list"}, demo...)...).want(0).out; got != "juliet@localhost\n" {

@@ -25,7 +25,10 @@ func newUserAddCommand(a *app) *cobra.Command {
 		Use:   "add JID",
 		Short: "Add an account",
 		Long: `Add an account. The password is the first line of standard input; on a terminal it
-is asked for. Only salted hashes of it are stored.`,
+is asked for. Only salted hashes of it are stored.
+
+Where no server runs and there is no store in data_dir yet, it makes one and says
+where: a relative data_dir counts from the working directory.`,
 		Example: `  mamlog user add juliet@test.example
   echo "$PASSWORD" | mamlog user add juliet@test.example`,
 		Args: exactly("JID"),
@@ -79,6 +82,9 @@ func newUserListCommand(a *app) *cobra.Command {
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &adminv1.ListUsersRequest{}
+			if len(args) > 0 && args[0] == "" {
+				return errors.New("the HOST is empty; leave it out for all hosts")
+			}
 			if len(args) > 0 {
 				r.Host = args[0]
 			}

@@ -125,7 +125,7 @@ func (c *Config) Host(name string) *Host {
 	return &c.Hosts[i]
 }
 
-// Load reads the file. What is wrong in it is an Errors.
+// Load reads the file, and looks whether the files that it names are there. What is wrong in it is an Errors.
 func Load(path string) (*Config, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

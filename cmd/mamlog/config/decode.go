@@ -39,6 +39,7 @@ type decoder struct {
 	hosts   *yaml.Node // walked last, when base is complete
 	c2s     *yaml.Node
 	listens map[string]*yaml.Node // by option
+	pems    map[string]*yaml.Node // by option
 	stores  []storageEntry
 }
 
@@ -169,6 +170,12 @@ func (d *decoder) text(to *string, what string) func(string, *yaml.Node) {
 	}
 }
 
+// isText tells whether n is a string: a name that looks like a number or like
+// nothing has to be quoted.
+func isText(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && !slices.Contains([]string{"!!null", "!!bool", "!!int", "!!float"}, n.Tag)
+}
+
 // oneOf reads one of some words.
 func (d *decoder) oneOf(set func(string), allowed ...string) func(string, *yaml.Node) {
 	return func(path string, n *yaml.Node) {
@@ -207,6 +214,7 @@ func (d *decoder) finish(root *yaml.Node) {
 	}
 	d.checkStorage()
 	d.checkListeners()
+	d.checkPEMs()
 	if c.AdminSocket == "" {
 		c.AdminSocket = filepath.Join(c.DataDir, "admin.sock")
 	}

@@ -48,12 +48,9 @@ func (d *decoder) c2sOptions() []option {
 	return []option{
 		{"listen", d.listen(&c.Listen)},
 		{"websocket_listen", d.listen(&c.WebSocketListen)},
-		{"websocket", func(path string, n *yaml.Node) {
-			d.mapping(path, n, []option{{"listen", d.listen(&c.WebSocketListen)}})
-		}},
 		{"allow_plaintext", d.boolean(&c.AllowPlaintext)},
-		{"certificate", d.text(&c.Certificate, "the path of a PEM file")},
-		{"key", d.text(&c.Key, "the path of a PEM file")},
+		{"certificate", d.pem(&c.Certificate)},
+		{"key", d.pem(&c.Key)},
 	}
 }
 
@@ -103,8 +100,8 @@ func (d *decoder) readHosts(list *yaml.Node) {
 			}
 			name, options = n.Content[0], target(n.Content[1])
 		}
-		if name.Kind != yaml.ScalarNode || name.Tag == "!!null" {
-			d.fail(n, path, "this is %s; allowed is a domain, or a domain with a mapping of options", describe(n))
+		if !isText(name) {
+			d.fail(name, path, "this is %s; allowed is a domain, or a domain with a mapping of options", describe(name))
 			continue
 		}
 		j, err := jid.New("", name.Value, "")
@@ -146,7 +143,7 @@ func (d *decoder) positive(to *int) func(string, *yaml.Node) {
 	return func(path string, n *yaml.Node) {
 		v, err := strconv.Atoi(n.Value)
 		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil || v < 1 || v > math.MaxInt32 {
-			d.fail(n, path, "this is %s; allowed is an integer from 1", describe(n))
+			d.fail(n, path, "this is %s; allowed is an integer from 1 to %d", describe(n), math.MaxInt32)
 			return
 		}
 		*to = v
@@ -179,6 +176,8 @@ func (d *decoder) namespaces(to *[]string) func(string, *yaml.Node) {
 	}
 }
 
+const maxSize = 1024 << 30 // more is a slip of the keyboard
+
 var sizeForm = regexp.MustCompile(`^([0-9]+) ?(KiB|MiB|GiB)?$`)
 
 // size reads a number of bytes.
@@ -187,11 +186,11 @@ func (d *decoder) size(to *int64) func(string, *yaml.Node) {
 		units := map[string]int64{"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 		if m := sizeForm.FindStringSubmatch(n.Value); n.Kind == yaml.ScalarNode && m != nil {
 			v, err := strconv.ParseInt(m[1], 10, 64)
-			if unit := units[m[2]]; err == nil && v <= math.MaxInt64/unit && v*unit >= 1<<20 {
+			if unit := units[m[2]]; err == nil && v <= maxSize/unit && v*unit >= 1<<20 {
 				*to = v * unit
 				return
 			}
 		}
-		d.fail(n, path, "this is %s; allowed is a number of bytes from 1MiB, as in 268435456, 256MiB or 1GiB", describe(n))
+		d.fail(n, path, "this is %s; allowed is a number of bytes from 1MiB to 1024GiB, as in 268435456, 256MiB or 1GiB", describe(n))
 	}
 }

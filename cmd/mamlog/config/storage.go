@@ -13,7 +13,7 @@ var storeNameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 // storeName checks the name of a store, which names a directory too.
 func (d *decoder) storeName(path string, n, at *yaml.Node) bool {
 	switch {
-	case n.Kind != yaml.ScalarNode || !storeNameForm.MatchString(n.Value):
+	case !isText(n) || !storeNameForm.MatchString(n.Value):
 		d.fail(at, path, "this is %s; allowed is a plain file name of at most 64 letters, digits, dots, hyphens and underscores", describe(n))
 	case n.Value == MainStore || n.Value == "fallback":
 		d.fail(at, path, "%s has a meaning of its own; allowed is any other name", n.Value)
