@@ -35,11 +35,11 @@ func (s *Service) QueryArchive(ctx context.Context, r *connect.Request[adminv1.Q
 	if err != nil {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	rows, class, notBefore, err := s.Archive.Archive(owner)
+	rows, all, err := s.Archive.Archive(owner)
 	if err != nil {
 		return err
 	}
-	q.Class, q.Owner, q.NotBefore = class, owner.String(), notBefore
+	q.Class, q.Owner, q.NotBefore, q.Floor = all.Class, all.Owner, all.NotBefore, all.Floor
 	if err := s.Archive.NoteRead(ctx, owner, Caller(ctx), describeQuery(r.Msg)); err != nil {
 		return fmt.Errorf("record that the archive is read: %w", err)
 	}

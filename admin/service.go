@@ -139,11 +139,11 @@ func (s *Service) mustExist(j jid.JID) error {
 	for _, err := range s.Main.PreferenceHistory(j.String()) {
 		return err
 	}
-	rows, class, notBefore, err := s.Archive.Archive(j)
+	rows, all, err := s.Archive.Archive(j)
 	if err != nil {
 		return err
 	}
-	if _, _, ok, err := rows.Bounds(class, j.String(), notBefore); ok || err != nil {
+	if _, _, ok, err := rows.Bounds(all.Class, all.Owner, all.NotBefore, all.Floor); ok || err != nil {
 		return err
 	}
 	return noUser(j)

@@ -69,11 +69,11 @@ func (s *Service) DeleteUser(ctx context.Context, r *connect.Request[adminv1.Del
 	if errors.Is(err, c2s.ErrNoAccount) {
 		return nil, noUser(j)
 	}
-	if err != nil {
-		return nil, err
-	}
 	if s.Kick != nil {
 		s.Kick(j)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return connect.NewResponse(&adminv1.DeleteUserResponse{Jid: j.String()}), nil
 }

@@ -146,12 +146,16 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 	g := l.open
 	ids := make([]ulid.ULID, len(entries))
 	for i, e := range entries {
-		if id, ok := known[i]; ok {
+		id, ok := known[i]
+		if !ok && e.OnceKey != "" {
+			id, ok = l.pending[e.OnceOwner+"\x00"+e.OnceKey] // of this very call
+		}
+		if ok {
 			ids[i] = id
 			l.stats.duplicates.Add(1)
 			continue
 		}
-		id := l.clock.Next()
+		id = l.clock.Next()
 		ids[i] = id
 		if err := g.add(e, id, values[i]); err != nil {
 			// A batch takes anything until memory ends; what it holds can no
@@ -265,6 +269,12 @@ func (l *Log) sync() {
 func (l *Log) deliver() {
 	defer close(l.stopped)
 	for g := range l.synced {
+		if g.err == nil {
+			// A follower that has missed a group must not be given the next.
+			l.mu.Lock()
+			g.err = l.err
+			l.mu.Unlock()
+		}
 		if g.err == nil && len(g.records) > 0 {
 			last := g.records[len(g.records)-1].ID
 			l.durable.Store(&last)

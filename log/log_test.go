@@ -233,7 +233,10 @@ func TestRetryIsNotASecondRecord(t *testing.T) {
 			t.Errorf("one key has the ids %s and %s", id, got[0])
 		}
 	}
-	other := mustAppend(t, l, entry("b@h", "k1"), entry("a@h", "k2"))
+	other := mustAppend(t, l, entry("b@h", "k1"), entry("a@h", "k2"), entry("a@h", "k2"))
+	if other[1] != other[2] {
+		t.Error("one call with the same key twice made two records")
+	}
 	if other[0] == got[0] || other[1] == got[0] {
 		t.Error("another owner's or another key is taken for the same")
 	}
@@ -474,16 +477,40 @@ func TestAppendAfterClose(t *testing.T) {
 	}
 }
 
-type failing struct{ recorder }
+type failing struct {
+	recorder
+	calls atomic.Int64
+}
 
-func (*failing) Apply([]Record) error { return errors.New("no space left on device") }
+func (f *failing) Apply([]Record) error {
+	f.calls.Add(1)
+	return errors.New("no space left on device")
+}
 
 // A failed follower stops the log: nothing is acknowledged that can't be seen.
 func TestFailureIsNotAcknowledged(t *testing.T) {
 	l := open(t, vfs.NewMem(), nil)
 	defer l.Close()
-	if err := l.Follow(new(failing), nil); err != nil {
+	f := new(failing)
+	if err := l.Follow(f, nil); err != nil {
 		t.Fatal(err)
+	}
+	// Several groups are under way when the first fails.
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Add(1)
+		if err := l.Append([]Entry{{Event: message("a@h", "x")}}, func(_ []ulid.ULID, err error) {
+			defer wg.Done()
+			if !errors.Is(err, ErrFailed) {
+				t.Errorf("acknowledged with %v", err)
+			}
+		}); err != nil {
+			wg.Done()
+		}
+	}
+	wg.Wait()
+	if n := f.calls.Load(); n != 1 {
+		t.Errorf("a follower that failed was given %d groups more", n-1)
 	}
 	if _, err := l.AppendWait(context.Background(), Entry{Event: message("a@h", "x")}); !errors.Is(err, ErrFailed) {
 		t.Errorf("append: %v", err)

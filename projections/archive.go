@@ -95,26 +95,29 @@ func withKeys(m *log.MessageArchived) []string {
 	return keys
 }
 
-// bucketOf is the bucket of the class that id lies in.
-func (r *rows) bucketOf(c log.Class, id ulid.ULID) uint32 {
-	return uint32(min(id.Time()/r.widths[c], 1<<32-1))
-}
+// width is how long a bucket lasts, in ms.
+type width uint64
 
-// bucketStart is the first id that can lie in the bucket.
-func (r *rows) bucketStart(c log.Class, bucket uint32) ulid.ULID {
-	return log.FirstAt(time.UnixMilli(int64(uint64(bucket) * r.widths[c])))
+// bucketOf is the bucket that id lies in.
+func (w width) bucketOf(id ulid.ULID) uint32 { return uint32(min(id.Time()/uint64(w), 1<<32-1)) }
+
+// start is the first id that can lie in the bucket.
+func (w width) start(bucket uint32) ulid.ULID {
+	return log.FirstAt(time.UnixMilli(int64(uint64(bucket) * uint64(w))))
 }
 
 func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	c := rec.Class
 	if _, ok := w.rows.widths[c]; !ok {
 		width := w.store.width(c)
-		if err := w.batch.Set(widthKey(c), binary.BigEndian.AppendUint64(nil, width), nil); err != nil {
+		if err := w.batch.Set(widthKey(c), binary.BigEndian.AppendUint64(nil, uint64(width)), nil); err != nil {
 			return err
 		}
+		w.rows.spanMu.Lock()
 		w.rows.widths[c] = width
+		w.rows.spanMu.Unlock()
 	}
-	bucket := w.rows.bucketOf(c, rec.ID)
+	bucket := w.rows.widths[c].bucketOf(rec.ID)
 	w.touch(c, bucket)
 
 	prefix := rowsPrefix(c, bucket, m.GetOwner(), "")
@@ -167,7 +170,7 @@ func (w *writer) expire(x *log.Expired) error {
 	if !ok || x.GetBeforeUnixMs() < 0 {
 		return nil // no message of the class was ever folded
 	}
-	first := uint32(uint64(x.GetBeforeUnixMs()) / width)
+	first := uint32(uint64(x.GetBeforeUnixMs()) / uint64(width))
 	if w.expired == nil {
 		w.expired = make(map[log.Class]uint32)
 	}

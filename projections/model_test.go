@@ -348,7 +348,7 @@ func (m *machine) State(t *rapid.T) {
 			}
 			last = r.ID
 		}
-		f, l, ok, err := m.store.Bounds(m.class, o, time.Time{})
+		f, l, ok, err := m.store.Bounds(m.class, o, time.Time{}, ulid.ULID{})
 		if err != nil || f != first || l != last || ok != (first != ulid.ULID{}) {
 			t.Fatalf("bounds of %s: %s %s %v %v, want %s %s", o, f, l, ok, err, first, last)
 		}

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
@@ -205,24 +206,38 @@ func (s *Store) Policy(host string) (p *log.Policy, id ulid.ULID, err error) {
 
 type keyValue struct{ key, value []byte }
 
-// under yields the rows whose keys begin with prefix, in order, as of the moment
-// of the call. What it yields is valid until the next step.
+// underBatch is how many rows are read at once.
+const underBatch = 256
+
+// under yields the rows whose keys begin with prefix, in order. It holds nothing
+// while it yields: rows are copied a batch at a time, each as of its own moment.
 func (s *Store) under(prefix []byte) iter.Seq2[keyValue, error] {
 	return func(yield func(keyValue, error) bool) {
-		err := s.read(func(r *rows) error {
-			it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end(prefix)})
+		for from := prefix; from != nil; {
+			var batch []keyValue
+			err := s.read(func(r *rows) error {
+				it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: end(prefix)})
+				if err != nil {
+					return err
+				}
+				for it.First(); it.Valid() && len(batch) < underBatch; it.Next() {
+					batch = append(batch, keyValue{bytes.Clone(it.Key()), bytes.Clone(it.Value())})
+				}
+				return it.Close()
+			})
 			if err != nil {
-				return err
+				yield(keyValue{}, err)
+				return
 			}
-			for it.First(); it.Valid(); it.Next() {
-				if !yield(keyValue{it.Key(), it.Value()}, nil) {
-					return it.Close()
+			from = nil
+			if n := len(batch); n == underBatch {
+				from = append(batch[n-1].key, 0)
+			}
+			for _, kv := range batch {
+				if !yield(kv, nil) {
+					return
 				}
 			}
-			return it.Close()
-		})
-		if err != nil {
-			yield(keyValue{}, err)
 		}
 	}
 }

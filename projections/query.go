@@ -21,6 +21,7 @@ type Query struct {
 
 	// The result set. The bounds hold together; zero values are open.
 	NotBefore     time.Time   // retention: an older message does not exist
+	Floor         ulid.ULID   // nor does one up to this id
 	Since, Until  time.Time   // inclusive
 	After, Before ulid.ULID   // exclusive
 	IDs           []ulid.ULID // if not nil, only these
@@ -73,18 +74,18 @@ func (r *rows) query(q Query) (Page, error) {
 		return Page{}, err
 	}
 	defer sc.close()
-	floor := ceilID(q.NotBefore)
+	all := interval{hi: maxID}.from(ceilID(q.NotBefore)).after(q.Floor)
 	for _, id := range append([]ulid.ULID{q.After, q.Before, q.PageAfter, q.PageBefore}, q.IDs...) {
 		if id == (ulid.ULID{}) {
 			continue
 		}
-		if ok, err := sc.holds(id, floor); err != nil {
+		if ok, err := sc.holds(id, all.lo); err != nil {
 			return Page{}, err
 		} else if !ok {
 			return Page{}, &NotFoundError{id}
 		}
 	}
-	set := interval{floor, maxID}.from(ceilID(q.Since)).after(q.After).before(q.Before)
+	set := all.from(ceilID(q.Since)).after(q.After).before(q.Before)
 	if !q.Until.IsZero() {
 		if hi := log.FirstAt(q.Until.Truncate(time.Millisecond).Add(time.Millisecond)); hi.Compare(set.hi) < 0 {
 			set.hi = hi // zero for a time before 1970: nothing is that old
@@ -145,6 +146,7 @@ type scan struct {
 	*rows
 	class       log.Class
 	owner, peer string
+	width       width
 	span        span // buckets that may hold something
 	empty       bool // none does
 	it          *pebble.Iterator
@@ -156,6 +158,7 @@ func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
 	sc := &scan{rows: r, class: c, owner: owner, peer: peer}
 	r.spanMu.RLock()
 	sp, ok := r.spans[c]
+	sc.width = r.widths[c]
 	r.spanMu.RUnlock()
 	sc.span, sc.empty = sp, !ok
 	if sc.empty {
@@ -194,7 +197,7 @@ func (sc *scan) holds(id, floor ulid.ULID) (bool, error) {
 	if sc.empty || id.Compare(floor) < 0 {
 		return false, nil
 	}
-	return has(sc.messages, withID(rowsPrefix(sc.class, sc.bucketOf(sc.class, id), sc.owner, ""), id))
+	return has(sc.messages, withID(rowsPrefix(sc.class, sc.width.bucketOf(id), sc.owner, ""), id))
 }
 
 func has(it *pebble.Iterator, key []byte) (bool, error) {
@@ -211,17 +214,17 @@ func (sc *scan) buckets(i interval) (sp span, ok bool) {
 	}
 	sp = sc.span
 	if i.lo.Time() > 0 {
-		sp.first = max(sp.first, sc.bucketOf(sc.class, i.lo))
+		sp.first = max(sp.first, sc.width.bucketOf(i.lo))
 	}
 	if i.hi != maxID {
-		sp.last = min(sp.last, sc.bucketOf(sc.class, i.hi))
+		sp.last = min(sp.last, sc.width.bucketOf(i.hi))
 	}
 	return sp, sp.first <= sp.last
 }
 
 // rank is the number of rows in the bucket with an id below id.
 func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
-	if id.Compare(sc.bucketStart(sc.class, bucket)) <= 0 {
+	if id.Compare(sc.width.start(bucket)) <= 0 {
 		return 0, nil
 	}
 	prefix := rowsPrefix(sc.class, bucket, sc.owner, sc.peer)
@@ -312,7 +315,7 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 		return page, nil
 	}
 	first := found[0]
-	bucket := sc.bucketOf(sc.class, first.id)
+	bucket := sc.width.bucketOf(first.id)
 	index := first.ordinal - 1
 	if bucket == sp.first {
 		lo, err := sc.rank(bucket, set.lo)
@@ -403,7 +406,7 @@ func (sc *scan) load(rows []found) ([]Row, error) {
 	for n, f := range rows {
 		v := f.value
 		if v == nil {
-			if b := sc.bucketOf(sc.class, f.id); !known || b != bucket {
+			if b := sc.width.bucketOf(f.id); !known || b != bucket {
 				key = append(rowsPrefix(sc.class, b, sc.owner, ""), f.id[:]...)
 				bucket, known = b, true
 			}
@@ -453,8 +456,8 @@ func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID
 	}
 	target := lo + n // rows of the bucket below the one looked for
 	// Bisect the milliseconds of the bucket, then step through the one.
-	from := sc.bucketStart(sc.class, b).Time()
-	to := sc.bucketStart(sc.class, b+1).Time()
+	from := sc.width.start(b).Time()
+	to := sc.width.start(b + 1).Time()
 	for to-from > 1 {
 		mid := from + (to-from)/2
 		below, err := sc.rank(b, log.FirstAt(time.UnixMilli(int64(mid))))
@@ -493,7 +496,7 @@ func (sc *scan) pick(q Query, set, left interval) (Page, error) {
 		ok := true
 		if sc.peer != "" {
 			var err error
-			if ok, err = has(sc.it, withID(rowsPrefix(sc.class, sc.bucketOf(sc.class, id), sc.owner, sc.peer), id)); err != nil {
+			if ok, err = has(sc.it, withID(rowsPrefix(sc.class, sc.width.bucketOf(id), sc.owner, sc.peer), id)); err != nil {
 				return Page{}, err
 			}
 		}
@@ -532,15 +535,15 @@ func (sc *scan) pick(q Query, set, left interval) (Page, error) {
 }
 
 // Bounds returns the ids of the first and the last message that are not before
-// notBefore (zero: of all); ok is false if there is none.
-func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time) (first, last ulid.ULID, ok bool, err error) {
+// notBefore and come after floor (zero: of all); ok is false if there is none.
+func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time, floor ulid.ULID) (first, last ulid.ULID, ok bool, err error) {
 	err = s.read(func(r *rows) error {
 		sc, err := r.newScan(c, owner, "")
 		if err != nil {
 			return err
 		}
 		defer sc.close()
-		all := interval{ceilID(notBefore), maxID}
+		all := interval{hi: maxID}.from(ceilID(notBefore)).after(floor)
 		rows, err := sc.walk(all, 1)
 		if err != nil || len(rows) == 0 {
 			return err

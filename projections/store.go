@@ -52,6 +52,7 @@ type Store struct {
 
 	applying sync.Mutex   // held while rows are written or exchanged
 	using    sync.RWMutex // rows may be read under a read lock
+	closed   bool         // under using
 	rows     *rows        // exchanged by a rebuild, under both locks
 
 	preferences preferenceCache
@@ -63,10 +64,11 @@ type rows struct {
 	db       *pebble.DB
 	dir      string
 	position ulid.ULID
-	widths   map[log.Class]uint64 // ms
 	ordinals ordinals
 
+	// Queries read these too.
 	spanMu sync.RWMutex
+	widths map[log.Class]width
 	spans  map[log.Class]span // which buckets may hold something
 }
 
@@ -172,7 +174,7 @@ func (s *Store) newRows(dir string) (*rows, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rows{db: db, dir: dir, widths: make(map[log.Class]uint64), spans: make(map[log.Class]span)}, nil
+	return &rows{db: db, dir: dir, widths: make(map[log.Class]width), spans: make(map[log.Class]span)}, nil
 }
 
 func pebbleOptions(o Options) *pebble.Options {
@@ -237,7 +239,7 @@ func (r *rows) load(s *Store) (why string, err error) {
 		if err != nil {
 			return "", err
 		}
-		r.widths[c] = binary.BigEndian.Uint64(w)
+		r.widths[c] = width(binary.BigEndian.Uint64(w))
 		if r.widths[c] != s.width(c) {
 			return fmt.Sprintf("the retention of %s asks for other time buckets", s.log.ClassName(c)), nil
 		}
@@ -264,8 +266,8 @@ func (r *rows) loadSpan(c log.Class) error {
 
 func keyBucket(key []byte) uint32 { return binary.BigEndian.Uint32(key[3:]) }
 
-func (s *Store) width(c log.Class) uint64 {
-	return uint64(bucketWidth(s.opts.Retention(c)).Milliseconds())
+func (s *Store) width(c log.Class) width {
+	return width(bucketWidth(s.opts.Retention(c)).Milliseconds())
 }
 
 func (s *Store) createRows(dir string) (*rows, error) {
@@ -315,6 +317,7 @@ func (s *Store) Close() error {
 	defer s.applying.Unlock()
 	s.using.Lock()
 	defer s.using.Unlock()
+	s.closed = true
 	err := s.rows.db.Flush()
 	return errors.Join(err, s.rows.db.Close())
 }
@@ -345,22 +348,24 @@ func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error
 	b := r.db.NewBatch()
 	defer b.Close()
 	w := &writer{rows: r, store: s, batch: b}
+	position := r.position
 	for _, rec := range records {
-		if rec.ID.Compare(r.position) <= 0 {
+		if rec.ID.Compare(position) <= 0 {
 			continue // a rebuild has been here before
 		}
 		if err := w.fold(rec); err != nil {
 			return nil, fmt.Errorf("fold record %s: %w", rec.ID, err)
 		}
-		r.position = rec.ID
+		position = rec.ID
 	}
-	if err := b.Set(keyPosition, r.position[:], nil); err != nil {
+	if err := b.Set(keyPosition, position[:], nil); err != nil {
 		return nil, err
 	}
 	r.widenSpans(w.touched)
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return nil, err
 	}
+	r.position = position
 	r.narrowSpans(w.expired)
 	r.ordinals.turn()
 	return w.changed, nil
@@ -424,12 +429,18 @@ func (r *rows) narrowSpans(expired map[log.Class]uint32) {
 	}
 }
 
-// read lends the current rows to f; they are not exchanged meanwhile.
+// read lends the current rows to f; they are not exchanged meanwhile. f must not
+// wait for anything, nor read once more.
 func (s *Store) read(f func(*rows) error) error {
 	s.using.RLock()
 	defer s.using.RUnlock()
+	if s.closed {
+		return errClosed
+	}
 	return f(s.rows)
 }
+
+var errClosed = errors.New("the projections are closed")
 
 // Stats is a store's state for metrics.
 type Stats struct {

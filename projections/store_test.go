@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,7 +62,7 @@ func TestCheckFindsWrongRows(t *testing.T) {
 	if r, err := s.Check(context.Background(), nil); err != nil || r.Differences != 0 || r.Records != 10 || r.Rows < 30 {
 		t.Fatalf("before: %+v, %v", r, err)
 	}
-	prefix := rowsPrefix(c, s.rows.bucketOf(c, ids[0]), "a@h", "")
+	prefix := rowsPrefix(c, s.rows.widths[c].bucketOf(ids[0]), "a@h", "")
 	db := s.rows.db
 	for _, err := range []error{
 		db.Set(withID(prefix, ids[3]), []byte("wrong"), pebble.NoSync),
@@ -87,6 +88,100 @@ func TestCheckFindsWrongRows(t *testing.T) {
 	}
 	if r, err := s.Check(context.Background(), nil); err != nil || r.Differences != 0 {
 		t.Errorf("after a rebuild: %+v, %v", r, err)
+	}
+}
+
+// The first message of a host makes its class known while others are queried.
+func TestFirstMessageOfAClassBesideQueries(t *testing.T) {
+	l, s, c := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	archive(t, l, c, "a@h", "b@h", 10)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if p, err := s.Query(Query{Class: c, Owner: "a@h", Max: 5}); err != nil || p.Count != 10 {
+					t.Errorf("count %d, %v", p.Count, err)
+					return
+				}
+			}
+		}
+	})
+	for i := range 50 {
+		other, err := l.Class(fmt.Sprint("host", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		archive(t, l, other, "a@h", "b@h", 1)
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// Histories can be read within each other, and slowly, while the rows are
+// rebuilt: nothing is held between two entries.
+func TestHistoriesDoNotHoldUpARebuild(t *testing.T) {
+	l, s, _ := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	for range 3 {
+		_, err := l.AppendWait(context.Background(),
+			log.Entry{Event: &log.Event{Kind: &log.Event_Preferences{Preferences: &log.PreferencesChanged{Owner: "a@h", After: &log.Preferences{}}}}},
+			log.Entry{Event: &log.Event{Kind: &log.Event_Policy{Policy: &log.PolicyChanged{Host: "h", After: &log.Policy{}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	for _, err := range s.PolicyHistory("h") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Rebuild(nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, err := range s.PreferenceHistory("a@h") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+	}
+	if n != 9 {
+		t.Errorf("%d entries, want 9", n)
+	}
+}
+
+func TestLongHistoryIsReadInBatches(t *testing.T) {
+	l, s, _ := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	for _, n := range []int{underBatch - 1, 1, 1, underBatch} {
+		entries := make([]log.Entry, n)
+		for i := range entries {
+			entries[i].Event = &log.Event{Kind: &log.Event_Preferences{Preferences: &log.PreferencesChanged{Owner: "a@h", After: &log.Preferences{}}}}
+		}
+		ids, err := l.AppendWait(context.Background(), entries...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last ulid.ULID
+		count := 0
+		for c, err := range s.PreferenceHistory("a@h") {
+			if err != nil || c.ID.Compare(last) <= 0 {
+				t.Fatalf("%s after %s, %v", c.ID, last, err)
+			}
+			last = c.ID
+			count++
+		}
+		if last != ids[n-1] || count < n {
+			t.Errorf("%d entries up to %s, want up to %s", count, last, ids[n-1])
+		}
 	}
 }
 

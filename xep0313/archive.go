@@ -175,34 +175,25 @@ func (a *Archive) hostOf(owner jid.JID) (*host, error) {
 	return h, nil
 }
 
-// Archive returns what is needed to query owner's archive: the store, the class,
-// and the time before which nothing in it exists, be it that it has expired or
-// that it belonged to a deleted account of the same name.
-func (a *Archive) Archive(owner jid.JID) (s *projections.Store, c log.Class, notBefore time.Time, err error) {
+// Archive returns where owner's archive is, and a query for all that exists in
+// it: nothing that has expired, and nothing that belonged to a deleted account
+// of the same name.
+func (a *Archive) Archive(owner jid.JID) (*projections.Store, projections.Query, error) {
 	h, err := a.hostOf(owner)
 	if err != nil {
-		return nil, 0, time.Time{}, err
+		return nil, projections.Query{}, err
 	}
-	if notBefore, err = a.notBefore(h, owner.Bare().String()); err != nil {
-		return nil, 0, time.Time{}, err
-	}
-	return h.Archives, h.class, notBefore, nil
+	q, err := a.all(h, owner.Bare().String())
+	return h.Archives, q, err
 }
 
-func (a *Archive) notBefore(h *host, owner string) (t time.Time, err error) {
+func (a *Archive) all(h *host, owner string) (q projections.Query, err error) {
+	q = projections.Query{Class: h.class, Owner: owner}
 	if h.Options.ExpiresAfter > 0 {
-		t = h.Log.Clock().Now().Add(-h.Options.ExpiresAfter)
+		q.NotBefore = h.Log.Clock().Now().Add(-h.Options.ExpiresAfter)
 	}
-	deleted, err := a.projections.DeletedAt(owner)
-	if err != nil {
-		return t, err
-	}
-	if deleted != (ulid.ULID{}) {
-		if d := log.IDTime(deleted).Add(time.Millisecond); d.After(t) {
-			t = d
-		}
-	}
-	return t, nil
+	q.Floor, err = a.projections.DeletedAt(owner)
+	return q, err
 }
 
 // NoteRead records, durably, that actor reads owner's archive; query tells the

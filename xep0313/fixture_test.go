@@ -174,11 +174,11 @@ func (f *fixture) read(stanzas []*stanza.Element) (a answer) {
 // archived is how many messages owner's archive has.
 func (f *fixture) archived(owner string) int {
 	f.t.Helper()
-	s, c, notBefore, err := f.Archive.Archive(jid.MustParse(owner))
+	s, q, err := f.Archive.Archive(jid.MustParse(owner))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	p, err := s.Query(projections.Query{Class: c, Owner: owner, NotBefore: notBefore})
+	p, err := s.Query(q)
 	if err != nil {
 		f.t.Fatal(err)
 	}

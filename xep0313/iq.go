@@ -109,11 +109,11 @@ func (a *Archive) answer(ctx context.Context, h *host, iq, payload *stanza.Eleme
 
 // page answers a query with a page of results and <fin/> (XEP-0313 section 4.2).
 func (a *Archive) page(h *host, owner string, asker jid.JID, iq *stanza.Element, q query, emit func([]byte)) error {
-	q.Class, q.Owner = h.class, owner
-	var err error
-	if q.NotBefore, err = a.notBefore(h, owner); err != nil {
+	all, err := a.all(h, owner)
+	if err != nil {
 		return err
 	}
+	q.Class, q.Owner, q.NotBefore, q.Floor = all.Class, all.Owner, all.NotBefore, all.Floor
 	page, err := h.Archives.Query(q.Query)
 	var missing *projections.NotFoundError
 	if errors.As(err, &missing) {
@@ -195,11 +195,11 @@ func appendFin(b []byte, iq *stanza.Element, p projections.Page) []byte {
 
 // metadata answers with the first and the last message (XEP-0313 section 5).
 func (a *Archive) metadata(h *host, owner string, iq *stanza.Element, emit func([]byte)) error {
-	notBefore, err := a.notBefore(h, owner)
+	all, err := a.all(h, owner)
 	if err != nil {
 		return err
 	}
-	first, last, ok, err := h.Archives.Bounds(h.class, owner, notBefore)
+	first, last, ok, err := h.Archives.Bounds(all.Class, all.Owner, all.NotBefore, all.Floor)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"mellium.im/xmpp/jid"
 
 	"mamlog/log"
-	"mamlog/projections"
 	"mamlog/xep0313/stanza"
 )
 
@@ -260,14 +259,12 @@ func (a *Archive) answersOwn(s side, st *stanza.Element) (bool, error) {
 	if s.direction != log.Direction_DIRECTION_IN || id == "" {
 		return false, nil
 	}
-	notBefore, err := a.notBefore(s.host, s.owner)
+	q, err := a.all(s.host, s.owner)
 	if err != nil {
 		return false, err
 	}
-	page, err := s.host.Archives.Query(projections.Query{
-		Class: s.host.class, Owner: s.owner, With: s.peer.Bare().String(),
-		NotBefore: notBefore, Backward: true, Max: bounceHorizon,
-	})
+	q.With, q.Backward, q.Max = s.peer.Bare().String(), true, bounceHorizon
+	page, err := s.host.Archives.Query(q)
 	if err != nil {
 		return false, err
 	}

@@ -410,6 +410,23 @@ func TestDeletedAccountsArchiveIsNobodys(t *testing.T) {
 	}
 }
 
+// While the clock is set back, all ids stay in one millisecond: that of the
+// deletion too.
+func TestRecreatedAccountWithTheClockSetBack(t *testing.T) {
+	now := time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC)
+	f := newFixture(t, DefaultOptions(), func() time.Time { return now })
+	f.chat(juliet, romeo, "old")
+	now = now.Add(-time.Hour)
+	del := &log.Event{Kind: &log.Event_Account{Account: &log.AccountChanged{Owner: "juliet@test.example"}}}
+	if _, err := f.log.AppendWait(context.Background(), log.Entry{Event: del}); err != nil {
+		t.Fatal(err)
+	}
+	f.chat(juliet, romeo, "new")
+	if a := f.query(juliet, nil, ""); fmt.Sprint(a.bodies) != "[new]" || a.count != "1" {
+		t.Errorf("got %+v", a)
+	}
+}
+
 func TestExpiredIsInvisibleAtOnce(t *testing.T) {
 	now := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 	var mu sync.Mutex

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/oklog/ulid/v2"
 	"mellium.im/xmpp/jid"
 
 	"mamlog/log"
@@ -91,6 +92,17 @@ func (a *Accounts) change(ctx context.Context, j jid.JID, actor, password string
 	entries := []log.Entry{{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Account{
 		Account: &log.AccountChanged{Owner: j.String(), Credentials: keys, Actor: actor},
 	}}}}
+	deleted, err := a.Projections.DeletedAt(j.String())
+	if err != nil {
+		return err
+	}
+	if !remove && !exists && deleted != (ulid.ULID{}) {
+		// Sessions of the deleted account may have gone on for a moment: what they
+		// left behind ends here, and not where it was deleted.
+		entries = append([]log.Entry{{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Account{
+			Account: &log.AccountChanged{Owner: j.String(), Actor: actor},
+		}}}}, entries...)
+	}
 	if remove {
 		ends, err := a.endSubscriptions(j.String())
 		if err != nil {
@@ -110,7 +122,8 @@ func (a *Accounts) change(ctx context.Context, j jid.JID, actor, password string
 			}}})
 		}
 	}
-	if _, err = a.Log.AppendWait(ctx, entries...); err != nil {
+	// The next change must see this one, also if whoever asked for it leaves.
+	if _, err = a.Log.AppendWait(context.WithoutCancel(ctx), entries...); err != nil {
 		return fmt.Errorf("record the account %s: %w", j, err)
 	}
 	return nil

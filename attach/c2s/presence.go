@@ -71,15 +71,17 @@ func (x *session) available(e *stanza.Element) {
 		x.answer(e.ReplyError(stanza.BadRequest("a priority is a number from -128 to 127")))
 		return
 	}
+	users := &x.s.users
+	users.mu.Lock()
+	defer users.mu.Unlock()
+	// Under the lock: a change of the roster is announced under it too, to those
+	// who are available by then.
 	roster, err := x.s.c.Projections.Roster(x.bare)
 	if err != nil {
 		x.s.logger.Error("c2s: broadcast presence", zap.Error(err))
 		x.answer(e.ReplyError(stanza.InternalServerError()))
 		return
 	}
-	users := &x.s.users
-	users.mu.Lock()
-	defer users.mu.Unlock()
 	first := x.presence == nil
 	x.presence, x.priority = e, priority
 	x.broadcastLocked(e, roster)
@@ -128,13 +130,13 @@ func (x *session) broadcastLocked(e *stanza.Element, roster []*log.RosterItem) {
 // unavailable ends x's presence (RFC 6121 section 4.5). leaving takes it out of
 // the registry too.
 func (x *session) unavailable(e *stanza.Element, leaving bool) {
+	users := &x.s.users
+	users.mu.Lock()
+	defer users.mu.Unlock()
 	roster, err := x.s.c.Projections.Roster(x.bare)
 	if err != nil {
 		x.s.logger.Error("c2s: end presence", zap.Error(err))
 	}
-	users := &x.s.users
-	users.mu.Lock()
-	defer users.mu.Unlock()
 	was := x.presence != nil
 	if was {
 		x.broadcastLocked(e, roster)

@@ -2,6 +2,7 @@ package c2s
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -89,7 +90,8 @@ func (s *Server) record(x *session, p pair) error {
 	// Only x's own roster lists more or fewer contacts than before, so only its
 	// messages are judged differently from here on.
 	err := s.c.Archive.Changing(p.own, func() error {
-		_, err := s.c.Log.AppendWait(x.ctx, entries...)
+		// A session that ends meanwhile must not end the wait: the change is made.
+		_, err := s.c.Log.AppendWait(context.WithoutCancel(x.ctx), entries...)
 		return err
 	})
 	if err != nil {

@@ -229,18 +229,20 @@ func (s *stores) archive(ctx context.Context, logger *zap.Logger, metrics promet
 	return xep0313.New(ctx, c)
 }
 
-// Close closes what is open: the logs first, so that nothing is applied to
-// projections that are closed.
+// Close closes what is open: all logs first, main's last of them, so that nothing
+// is applied to or asked of projections that are closed.
 func (s *stores) Close() error {
 	opened := []admin.Store{s.main}
 	for _, ms := range s.messages {
 		opened = append(opened, ms.opened)
 	}
 	var errs []error
-	for _, st := range opened {
+	for _, st := range slices.Backward(opened) {
 		if st.Log != nil {
 			errs = append(errs, st.Log.Close())
 		}
+	}
+	for _, st := range opened {
 		if st.Projections != nil {
 			errs = append(errs, st.Projections.Close())
 		}
