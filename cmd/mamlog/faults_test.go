@@ -84,7 +84,10 @@ func TestServerWentAway(t *testing.T) {
 func TestFullOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip(err)
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("this system has no /dev/full:", err)
 	}
 	defer full.Close()
 	s := newSite(t, "")

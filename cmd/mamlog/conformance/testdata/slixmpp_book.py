@@ -13,8 +13,8 @@ import itertools
 import json
 import sys
 
-import slixmpp_common as common
-from slixmpp_common import Client, report
+import slixmpp_session as session
+from slixmpp_session import Client, report
 
 
 class Reader:
@@ -45,7 +45,7 @@ class Reader:
         self.tell('sent', message['carbon_sent'])
 
     def tell(self, kind, message):
-        report('live', client=self.name, kind=kind, ids=common.ids_of(message, self.bare), body=message['body'])
+        report('live', client=self.name, kind=kind, ids=session.ids_of(message, self.bare), body=message['body'])
         self.changed.set()
 
     async def wait(self, received, copied):
@@ -74,11 +74,11 @@ async def main():
     for name, r in readers.items():
         await r.wait(received=0, copied=sent[name])
     for name, r in readers.items():
-        report('walk', client=name, direction='forwards', items=await common.walk_forwards(r.main, 50))
-        report('walk', client=name, direction='backwards', items=await common.walk_backwards(r.main, 50))
+        report('walk', client=name, direction='forwards', items=await session.walk_forwards(r.main, 50))
+        report('walk', client=name, direction='backwards', items=await session.walk_backwards(r.main, 50))
     for r in readers.values():
         r.main.disconnect()
         r.second.disconnect()
 
 
-common.run(main)
+session.run(main)

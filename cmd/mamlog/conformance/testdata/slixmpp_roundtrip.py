@@ -5,8 +5,8 @@ Usage: slixmpp_roundtrip.py HOST PORT DOMAIN JULIET ROMEO PASSWORD COUNT
 import asyncio
 import sys
 
-import slixmpp_common as common
-from slixmpp_common import Client, report
+import slixmpp_session as session
+from slixmpp_session import Client, report
 
 
 async def main():
@@ -22,7 +22,7 @@ async def main():
         if message['type'] != 'chat':
             return
         got.append(message)
-        report('live', client='juliet', ids=common.ids_of(message, juliet.boundjid.bare), body=message['body'])
+        report('live', client='juliet', ids=session.ids_of(message, juliet.boundjid.bare), body=message['body'])
         if len(got) == count:
             arrived.set()
 
@@ -39,11 +39,11 @@ async def main():
         romeo.send_message(mto=juliet.boundjid.bare, mbody='message %d' % i, mtype='chat')
     await arrived.wait()
 
-    report('walk', client='juliet', direction='forwards', items=await common.walk_forwards(juliet, 50))
-    report('walk', client='juliet', direction='backwards', items=await common.walk_backwards(juliet, 50))
-    report('walk', client='juliet', direction='with', items=await common.walk_forwards(
+    report('walk', client='juliet', direction='forwards', items=await session.walk_forwards(juliet, 50))
+    report('walk', client='juliet', direction='backwards', items=await session.walk_backwards(juliet, 50))
+    report('walk', client='juliet', direction='with', items=await session.walk_forwards(
         juliet, 37, with_jid=romeo.boundjid.bare))
-    report('walk', client='romeo', direction='forwards', items=await common.walk_forwards(romeo, 50))
+    report('walk', client='romeo', direction='forwards', items=await session.walk_forwards(romeo, 50))
     metadata = (await juliet['xep_0313'].get_archive_metadata())['mam_metadata']
     report('metadata', start=metadata['start']['id'], end=metadata['end']['id'])
 
@@ -62,4 +62,4 @@ async def main():
     romeo.disconnect()
 
 
-common.run(main)
+session.run(main)
