@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -477,43 +478,53 @@ func TestAppendAfterClose(t *testing.T) {
 	}
 }
 
+// failing fails when it is released.
 type failing struct {
 	recorder
-	calls atomic.Int64
+	calls   atomic.Int64
+	called  chan struct{}
+	release chan struct{}
 }
 
 func (f *failing) Apply([]Record) error {
-	f.calls.Add(1)
+	if f.calls.Add(1) == 1 {
+		close(f.called)
+		<-f.release
+	}
 	return errors.New("no space left on device")
 }
 
-// A failed follower stops the log: nothing is acknowledged that can't be seen.
+// A failed follower stops the log: nothing is acknowledged that can't be seen,
+// and the follower, which has missed a group, is given none of the next.
 func TestFailureIsNotAcknowledged(t *testing.T) {
 	l := open(t, vfs.NewMem(), nil)
 	defer l.Close()
-	f := new(failing)
+	f := &failing{called: make(chan struct{}), release: make(chan struct{})}
 	if err := l.Follow(f, nil); err != nil {
 		t.Fatal(err)
 	}
-	// Several groups are under way when the first fails.
-	var wg sync.WaitGroup
-	for range 100 {
-		wg.Add(1)
-		if err := l.Append([]Entry{{Event: message("a@h", "x")}}, func(_ []ulid.ULID, err error) {
-			defer wg.Done()
-			if !errors.Is(err, ErrFailed) {
-				t.Errorf("acknowledged with %v", err)
-			}
-		}); err != nil {
-			wg.Done()
+	acked := make(chan error, 2)
+	add := func() {
+		if err := l.Append([]Entry{{Event: message("a@h", "x")}}, func(_ []ulid.ULID, err error) { acked <- err }); err != nil {
+			t.Fatal(err)
 		}
 	}
-	wg.Wait()
+	add()
+	<-f.called
+	add() // durable, and next in line, before the first has failed
+	for deadline := time.Now().Add(time.Minute); len(l.synced) == 0; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("the second group is not synced")
+		}
+	}
+	close(f.release)
+	for range 2 {
+		if err := <-acked; !errors.Is(err, ErrFailed) {
+			t.Errorf("acknowledged with %v", err)
+		}
+	}
 	if n := f.calls.Load(); n != 1 {
 		t.Errorf("a follower that failed was given %d groups more", n-1)
-	}
-	if _, err := l.AppendWait(context.Background(), Entry{Event: message("a@h", "x")}); !errors.Is(err, ErrFailed) {
-		t.Errorf("append: %v", err)
 	}
 	if _, err := l.AppendWait(context.Background(), Entry{Event: message("a@h", "x")}); !errors.Is(err, ErrFailed) {
 		t.Errorf("append after a failure: %v", err)
