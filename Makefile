@@ -24,6 +24,9 @@ test: test-deps lint ## Install what the tests need (as root), and run all check
 	MAMLOG_SKIPS=$$skips $(GO) test $$race -timeout 18m ./... ; result=$$?; \
 	cat "$$skips"; exit $$result
 
+test-servers: test-deps ## Run the tests with real Prosody and ejabberd, and a browser, which `make test` leaves out.
+	$(GO) test -tags servers -timeout 40m ./integrations/... ./bench/...
+
 test-deps: ## Install the Debian packages that the tests need, or say which are missing.
 	@bash cmd/mamlog/conformance/testdata/install.sh
 
@@ -45,4 +48,4 @@ generate: ## Make the Go code of the protobuf schemas anew (needs protoc).
 clean: ## Delete what was built; the demo's store in ./data stays.
 	rm -rf bin
 
-.PHONY: help build run test test-deps lint fuzz bench-pages generate clean
+.PHONY: help build run test test-servers test-deps lint fuzz bench-pages generate clean

@@ -121,6 +121,7 @@ func message(row projections.Row) (*adminv1.Message, error) {
 		Stanza:    string(m.GetStanza()),
 		Reason:    m.GetReason(),
 		DecidedBy: idText(m.GetDecidedBy()),
+		Sender:    m.GetSender(),
 	}, nil
 }
 

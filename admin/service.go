@@ -18,6 +18,7 @@ import (
 
 	"mamlog/admin/v1/adminv1connect"
 	"mamlog/attach/c2s"
+	"mamlog/attach/component"
 	"mamlog/log"
 	"mamlog/projections"
 	"mamlog/xep0313"
@@ -35,10 +36,11 @@ type Config struct {
 	Hosts    []string           // whose users can be named
 	Main     *projections.Store // accounts, preferences, policies
 	Accounts *c2s.Accounts
-	Archive  *xep0313.Archive // nil: no archives and preferences
-	Stores   map[string]Store // all of them by name, for rebuild and check
-	Kick     func(jid.JID)    // ends the sessions of an account; may be nil
-	Metrics  http.Handler     // served under /metrics; may be nil
+	Archive  *xep0313.Archive          // nil: no archives and preferences
+	Stores   map[string]Store          // all of them by name, for rebuild and check
+	Kick     func(jid.JID)             // ends the sessions of an account; may be nil
+	Links    func() []component.Status // nil: no server is running, so there are none
+	Metrics  http.Handler              // served under /metrics; may be nil
 	Logger   *zap.Logger
 }
 
@@ -124,11 +126,15 @@ func (s *Service) mustLive(j jid.JID) error {
 	if err != nil {
 		return err
 	}
-	if deleted != (ulid.ULID{}) {
+	if deleted != (ulid.ULID{}) && s.local(j) {
 		return noUser(j)
 	}
-	return s.mustExist(j)
+	return s.mustExist(j) // on a link, somebody may have got the name since
 }
+
+// local tells whether accounts of that host are kept here, and not at the other
+// end of a link.
+func (s *Service) local(j jid.JID) bool { return slices.Contains(s.Accounts.Hosts, j.Domainpart()) }
 
 // mustExist refuses a user of whom nothing is known: no account, no preferences
 // ever set, no message.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"mellium.im/xmpp/jid"
 
 	adminv1 "mamlog/admin/v1"
 	"mamlog/attach/c2s"
@@ -15,7 +16,7 @@ import (
 
 // AddUser makes an account.
 func (s *Service) AddUser(ctx context.Context, r *connect.Request[adminv1.AddUserRequest]) (*connect.Response[adminv1.AddUserResponse], error) {
-	j, err := s.account(r.Msg.GetJid())
+	j, err := s.localAccount(r.Msg.GetJid())
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +33,15 @@ func (s *Service) AddUser(ctx context.Context, r *connect.Request[adminv1.AddUse
 	return connect.NewResponse(&adminv1.AddUserResponse{Jid: j.String()}), nil
 }
 
+// localAccount reads the bare JID of a user whose account is kept here.
+func (s *Service) localAccount(text string) (jid.JID, error) {
+	j, err := s.account(text)
+	if err == nil && !s.local(j) {
+		err = connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is on a link: its accounts are those of the XMPP server, which is where they are made and deleted", j.Domainpart()))
+	}
+	return j, err
+}
+
 func checkPassword(p string) error {
 	if p == "" {
 		return connect.NewError(connect.CodeInvalidArgument, errors.New("the password is empty"))
@@ -41,7 +51,7 @@ func checkPassword(p string) error {
 
 // SetPassword gives an account another password.
 func (s *Service) SetPassword(ctx context.Context, r *connect.Request[adminv1.SetPasswordRequest]) (*connect.Response[adminv1.SetPasswordResponse], error) {
-	j, err := s.account(r.Msg.GetJid())
+	j, err := s.localAccount(r.Msg.GetJid())
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +71,7 @@ func (s *Service) SetPassword(ctx context.Context, r *connect.Request[adminv1.Se
 // DeleteUser deletes an account and ends its sessions. Its archive is hidden from
 // then on, and goes when it expires.
 func (s *Service) DeleteUser(ctx context.Context, r *connect.Request[adminv1.DeleteUserRequest]) (*connect.Response[adminv1.DeleteUserResponse], error) {
-	j, err := s.account(r.Msg.GetJid())
+	j, err := s.localAccount(r.Msg.GetJid())
 	if err != nil {
 		return nil, err
 	}

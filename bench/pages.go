@@ -4,194 +4,254 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"slices"
-	"text/tabwriter"
+	"strings"
 	"time"
 
-	"mamlog/xep0313/stanza"
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"mamlog/integrations/peers"
 )
 
-// PagesOptions for Pages.
-type PagesOptions struct {
-	Dir          string // for the stores; must not exist yet or be empty
-	Small, Large int    // messages in the two archives
-	Rounds       int    // in turns
-	PerRound     int    // pages of each kind a round
-	Seed         uint64
-	Progress     func(recorded int)
-}
+// The order of the contenders, in tables and plots.
+var pageContenders = []contender{embedded, prosodyInternal, prosodySQLite, ejabberdMnesia, ejabberdSQLite, ejabberdPostgres}
 
-// PageRatio compares the cost of one kind of page on the two archives.
-type PageRatio struct {
-	Kind           string        `json:"kind"`
-	Small, Large   time.Duration // median of the rounds' medians
-	Ratio          float64       `json:"ratio"` // median over rounds of large ÷ small
-	Least, Largest float64       // of the rounds
-}
-
-// the kinds of pages that clients ask for, each with count and index
-var pageKinds = []struct{ name, fields, set string }{
-	{"newest page", "", "<max>50</max><before/>"},
-	{"oldest page", "", "<max>50</max>"},
-	{"after a message in the middle", "", "<max>50</max><after>%s</after>"},
-	{"newest page with= 1 in 10", frequentPeer, "<max>50</max><before/>"},
-	{"before the middle, with= 1 in 10", frequentPeer, "<max>50</max><before>%s</before>"},
-	{"newest page with= a rare contact", rarePeer, "<max>50</max><before/>"},
-	{"count alone (max=0)", "", "<max>0</max>"},
-}
-
-// Pages measures what a page of 50 costs, from the request's element to the
-// last byte of the answer, in a small and in a large archive, in turns.
-func Pages(o PagesOptions) ([]PageRatio, error) {
-	switch {
-	case o.Small < 1000 || o.Large < o.Small:
-		return nil, fmt.Errorf("archives of %d and %d messages: the small one needs 1000 at least, the large one no fewer", o.Small, o.Large)
-	case o.Rounds < 1 || o.PerRound < 1:
-		return nil, fmt.Errorf("%d rounds of %d pages: at least one of each is needed", o.Rounds, o.PerRound)
+// largest is how many messages an archive may have that the contender is asked to
+// page through: Prosody's internal storage and mnesia read all of it for each
+// page, and take seconds already for this many.
+func (c contender) largest() int {
+	if c.Archive == peers.Internal || c.Archive == peers.Mnesia {
+		return 100_000
 	}
-	var stores [2]*store
-	var middle [2]string
-	for i, n := range []int{o.Small, o.Large} {
-		dir := filepath.Join(o.Dir, fmt.Sprintf("store%d", i))
-		s, err := openStore(dir)
+	return 1 << 62
+}
+
+// place is one thing that is measured of pages.
+type place struct {
+	size    int
+	kind    pageKind
+	clients int
+}
+
+// goalSizes are the archives for which there are goals.
+var goalSizes = []int{100_000, 1_000_000}
+
+// Pages measures how fast clients page through archives, over XMPP.
+func (b *Bench) Pages(ctx context.Context) (s Section, err error) {
+	s = Section{ID: "pages", Title: "Pages over XMPP", Text: fmt.Sprintf(`Pages of %d out of archives of several sizes, which lie in one store and cover the same two years; every body is compared with what was
+archived. The stores of the peers were filled with their databases' own tools, with rows as mod_mam writes
+them. A walk asks for the next page each time; "back from the middle" walks too. Of the contacts one has every 20th message,
+one every 10,000th, and 50 have the others as people's contacts do (Zipf, the first five 64 %%; see bench/text.go).
+mamlog and ejabberd count with each page; Prosody does not, as it is by default where messages are kept for ever.`, pageSize)}
+	now := time.Now()
+	var all []*contents
+	for _, n := range b.Sizes {
+		all = append(all, newContents(b.text, b.Seed+uint64(n), fmt.Sprintf("owner%d", n), n, now))
+	}
+	f := new(fleet)
+	defer func() { err = errors.Join(err, f.close()) }()
+	for _, c := range pageContenders {
+		var own []*contents
+		for _, co := range all {
+			if co.N <= c.largest() {
+				own = append(own, co)
+			}
+		}
+		b.say("fill %s", c.Name)
+		one, err := b.launch(ctx, []contender{c}, systemOptions{contents: own})
 		if err != nil {
-			return nil, err
+			return s, err
 		}
-		if err := errors.Join(s.fill(n, o.Seed, o.Progress), s.close()); err != nil {
-			return nil, err
+		f.systems = append(f.systems, one.systems...)
+		var users []string
+		for _, co := range own {
+			users = append(users, co.User)
 		}
-		// Opened anew both are read from their tables; else the whole small
-		// one, and of the large one the newest part, would lie in memory.
-		if s, err = openStore(dir); err != nil {
-			return nil, err
+		if err := one.systems[0].register(ctx, users...); err != nil {
+			return s, err
 		}
-		defer s.close()
-		for s.rows.Stats().Compacting {
-			time.Sleep(100 * time.Millisecond)
-		}
-		if middle[i], err = s.middle(n / 2); err != nil {
-			return nil, err
-		}
-		stores[i] = s
 	}
-	var ratios []PageRatio
-	for _, k := range pageKinds {
-		var medians [2][]time.Duration
-		var perRound []float64
-		for round := range o.Rounds + 1 {
-			var m [2]time.Duration
-			for _, i := range order(round) {
-				var err error
-				if m[i], err = stores[i].timePages(k.fields, k.set, middle[i], o.PerRound); err != nil {
-					return nil, fmt.Errorf("%s: %w", k.name, err)
+	var places []place
+	for _, n := range b.Sizes {
+		for _, k := range pageKinds {
+			for _, clients := range b.Pagers {
+				if clients == b.Pagers[0] || n >= slices.Max(b.Sizes)/10 {
+					places = append(places, place{n, k, clients})
 				}
 			}
-			if round == 0 {
-				continue // warms the caches up
-			}
-			for i := range m {
-				medians[i] = append(medians[i], m[i])
-			}
-			perRound = append(perRound, float64(m[1])/float64(m[0]))
 		}
-		ratios = append(ratios, PageRatio{
-			Kind: k.name, Small: median(medians[0]), Large: median(medians[1]),
-			Ratio: median(perRound), Least: slices.Min(perRound), Largest: slices.Max(perRound),
-		})
 	}
-	return ratios, nil
-}
-
-// order alternates which side goes first.
-func order(round int) [2]int {
-	if round%2 == 0 {
-		return [2]int{0, 1}
-	}
-	return [2]int{1, 0}
-}
-
-func median[T time.Duration | float64](v []T) T {
-	s := slices.Clone(v)
-	slices.Sort(s)
-	return s[len(s)/2]
-}
-
-// middle is the id of the message with n before it.
-func (s *store) middle(n int) (id string, err error) {
-	err = s.ask("", fmt.Sprintf("<max>1</max><index>%d</index>", n), func(b []byte) {
-		if e, err := stanza.Parse(b); err == nil && e.Local == "message" {
-			id = e.First().Attr("id")
+	readings := make(map[place][][]float64)
+	latencies := make(map[place][]*hdrhistogram.Histogram)
+	wrong := make([]string, len(f.systems))
+	for _, n := range b.Sizes {
+		co := all[slices.Index(b.Sizes, n)]
+		pagers := make([][]*pager, len(f.systems))
+		for i, sys := range f.systems {
+			for c := 0; c < slices.Max(b.Pagers) && n <= sys.largest(); c++ {
+				p, err := newPager(ctx, sys, co, fmt.Sprintf("r%d", c))
+				if err != nil {
+					return s, err
+				}
+				defer p.Close()
+				if pagers[i] = append(pagers[i], p); c > 0 {
+					continue
+				}
+				// Where the archive isn't there, all that follows would be about nothing.
+				if err := errors.Join(p.begin(pageKinds[0]), p.next()); err != nil {
+					return s, fmt.Errorf("%s: %w", sys.Name, err)
+				}
+			}
 		}
-	})
-	if err == nil && id == "" {
-		err = errors.New("the archive has no message in the middle")
+		for _, pl := range places {
+			if pl.size != n || co.having(pl.kind.with).n == 0 {
+				continue
+			}
+			b.say("%s of %s, %s", pl.kind.Name, grouped(int64(n)), counted(pl.clients, "client"))
+			latencies[pl] = make([]*hdrhistogram.Histogram, len(f.systems))
+			readings[pl] = make([][]float64, len(f.systems))
+			for r := range b.Rounds {
+				for _, i := range order(r, len(f.systems)) {
+					if b.tooSlow(pl, pagers[i], readings, i) {
+						continue
+					}
+					got, err := readPages(ctx, pagers[i][:pl.clients], pl.kind, b.Time/4)
+					if err == nil && got.wrong > 0 {
+						if f.systems[i].contender == embedded {
+							err = got.first
+						} else if wrong[i] == "" {
+							wrong[i] = fmt.Sprintf("%s gave a wrong answer: %.300v", f.systems[i].Name, got.first)
+						}
+					}
+					if err != nil {
+						return s, fmt.Errorf("%s: %w", f.systems[i].Name, err)
+					}
+					readings[pl][i] = append(readings[pl][i], got.rate)
+					if latencies[pl][i] == nil {
+						latencies[pl][i] = newHistogram()
+					}
+					latencies[pl][i].Merge(got.latency)
+				}
+			}
+		}
 	}
-	return id, err
+	for _, w := range wrong {
+		if w != "" {
+			s.Text += "\n\n" + strings.Join(strings.Fields(w), " ") + ". Pages of that kind don't count."
+		}
+	}
+	b.pageGoals(&s, places, readings)
+	b.pageTables(&s, places, readings, latencies)
+	return s, b.disk(ctx, &s, f)
 }
 
-func (s *store) ask(with, set string, emit func([]byte)) error {
-	x := ""
-	if with != "" {
-		x = "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>urn:xmpp:mam:2</value></field><field var='with'><value>" + with + "</value></field></x>"
+// tooSlow spares what would take minutes and tell nothing: several clients at a
+// server that gives one less than two pages a second, and more than two rounds of
+// such pages.
+func (b *Bench) tooSlow(pl place, pagers []*pager, readings map[place][][]float64, i int) bool {
+	if len(pagers) == 0 {
+		return true
 	}
-	iq, err := stanza.Parse([]byte("<iq type='set' id='1' from='" + owner.String() + "'><query xmlns='urn:xmpp:mam:2' queryid='q'>" + x +
-		"<set xmlns='http://jabber.org/protocol/rsm'>" + set + "</set></query></iq>"))
-	if err != nil {
-		return err
+	slow := func(rates []float64) bool { return len(rates) > 0 && median(rates) < 2 }
+	if pl.clients > b.Pagers[0] {
+		alone := pl
+		alone.clients = b.Pagers[0]
+		return slow(readings[alone][i])
 	}
-	if !s.archive.HandleIQ(context.Background(), iq, owner, emit) {
-		return errors.New("the query was not answered")
-	}
-	return nil
+	return len(readings[pl][i]) >= 2 && slow(readings[pl][i])
 }
 
-// timePages is the median time of n pages. A page that is not what it should be
-// is an error.
-func (s *store) timePages(with, set, middle string, n int) (time.Duration, error) {
-	times := make([]time.Duration, 0, n)
-	want := 51
-	if set == "<max>0</max>" {
-		want = 1
+func (b *Bench) pageGoals(s *Section, places []place, readings map[place][][]float64) {
+	most := slices.Max(b.Pagers)
+	for _, pl := range places {
+		rates := readings[pl]
+		if rates == nil || !slices.Contains(goalSizes, pl.size) && pl.size != slices.Max(b.Sizes) {
+			continue
+		}
+		ours := slices.Index(pageContenders, embedded)
+		others := slices.Clone(rates)
+		others[ours] = nil
+		top := best(others)
+		if top < 0 || median(others[top]) == 0 {
+			continue
+		}
+		g := ratio(fmt.Sprintf("pages/s, %s of %s, %s ÷ the best peer's", pl.kind.Name, grouped(int64(pl.size)), counted(pl.clients, "client")),
+			rates[ours], others[top], pageContenders[top].Name, 20, false)
+		g.Open = pl.clients != most
+		s.Goals = append(s.Goals, g)
 	}
-	if i := len(middle); i > 0 && slices.Contains([]byte(set), '%') {
-		set = fmt.Sprintf(set, middle)
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
 	}
-	for range n {
-		stanzas, bytes := 0, 0
-		started := time.Now()
-		err := s.ask(with, set, func(b []byte) { stanzas++; bytes += len(b) })
-		times = append(times, time.Since(started))
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (b *Bench) pageTables(s *Section, places []place, readings map[place][][]float64, latencies map[place][]*hdrhistogram.Histogram) {
+	for _, clients := range b.Pagers {
+		for _, k := range pageKinds {
+			t := Table{Title: fmt.Sprintf("%s, %s: pages/s (p50, p99 in ms)", k.Name, counted(clients, "client")), Header: []string{"messages"}}
+			rates := Plot{ID: fmt.Sprintf("%s-%d", k.ID, clients), Title: fmt.Sprintf("%s, %s", k.Name, counted(clients, "client")),
+				X: "messages in the archive", Y: "pages/s", LogX: true, LogY: true}
+			late := Plot{ID: fmt.Sprintf("%s-%d-latency", k.ID, clients), Title: rates.Title + ": p99", X: rates.X, Y: "ms", LogX: true, LogY: true}
+			for _, c := range pageContenders {
+				t.Header = append(t.Header, c.Name)
+				rates.Series = append(rates.Series, Series{Name: c.Name, Ours: c == embedded})
+				late.Series = append(late.Series, Series{Name: c.Name, Ours: c == embedded})
+			}
+			for _, pl := range places {
+				if pl.kind != k || pl.clients != clients || readings[pl] == nil {
+					continue
+				}
+				row := []string{grouped(int64(pl.size))}
+				for i, r := range readings[pl] {
+					h := latencies[pl][i]
+					if len(r) == 0 || h.TotalCount() == 0 {
+						row = append(row, "–")
+						continue
+					}
+					row = append(row, fmt.Sprintf("%s (%s, %s)", number(median(r)), number(milliseconds(h, 50)), number(milliseconds(h, 99))))
+					x := float64(pl.size)
+					rates.Series[i].X, rates.Series[i].Y = append(rates.Series[i].X, x), append(rates.Series[i].Y, median(r))
+					late.Series[i].X, late.Series[i].Y = append(late.Series[i].X, x), append(late.Series[i].Y, milliseconds(h, 99))
+				}
+				t.Rows = append(t.Rows, row)
+			}
+			if len(t.Rows) > 0 {
+				s.Tables = append(s.Tables, t)
+			}
+			if len(t.Rows) > 1 {
+				s.Plots = append(s.Plots, rates, late)
+			}
+		}
+	}
+}
+
+// disk compares what a message takes.
+func (b *Bench) disk(ctx context.Context, s *Section, f *fleet) error {
+	t := Table{Title: "Disk bytes per archived message", Header: []string{"", "messages", "bytes each"}}
+	each := make([][]float64, len(f.systems))
+	for i, sys := range f.systems {
+		bytes, err := sys.archiveBytes(ctx)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		if stanzas != want || bytes < 100*want {
-			return 0, fmt.Errorf("an answer has %d stanzas and %d bytes, want %d stanzas", stanzas, bytes, want)
+		n := 0
+		for _, size := range b.Sizes {
+			if size <= sys.largest() {
+				n += size
+			}
 		}
+		// The smaller the better: best looks for the greatest.
+		each[i] = []float64{-float64(bytes) / float64(n)}
+		t.Rows = append(t.Rows, []string{sys.Name, grouped(int64(n)), number(-each[i][0])})
 	}
-	return median(times), nil
-}
-
-// RunPages measures in a temporary directory and writes a table.
-func RunPages(w io.Writer, o PagesOptions) ([]PageRatio, error) {
-	dir, err := os.MkdirTemp(o.Dir, "mamlog-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	o.Dir = dir
-	ratios, err := Pages(o)
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprintf(w, "A page of 50 with count and index, from the request to the answer's last byte.\n")
-	fmt.Fprintf(w, "Ratio: median of %d rounds in turns (least to largest); goal: at most 1.3.\n\n", o.Rounds)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "kind\t%d messages\t%d messages\tratio\tleast\tlargest\t\n", o.Small, o.Large)
-	for _, r := range ratios {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%.2f\t%.2f\t%.2f\t\n", r.Kind, r.Small.Round(100*time.Nanosecond), r.Large.Round(100*time.Nanosecond), r.Ratio, r.Least, r.Largest)
-	}
-	return ratios, t.Flush()
+	ours := []float64{-each[0][0]}
+	each[0] = nil
+	top := best(each)
+	s.Goals = append(s.Goals, ratio("disk bytes per archived message ÷ the best peer's", ours, []float64{-each[top][0]}, f.systems[top].Name, 0.5, true))
+	s.Tables = append(s.Tables, t)
+	return nil
 }

@@ -3,11 +3,9 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"mellium.im/xmpp/jid"
@@ -18,123 +16,182 @@ import (
 	"mamlog/xep0313/stanza"
 )
 
-// store is an archive on disk for the host bench.example, without a server.
+// store is mamlog in this process, without a server, on directories laid out as
+// the server's.
 type store struct {
+	host    string
 	archive *xep0313.Archive
+	log     *log.Log
 	rows    *projections.Store
-	close   func() error
-}
 
-func openStore(dir string) (*store, error) {
-	clock := log.NewClock(nil)
-	cache := pebble.NewCache(cacheBytes)
-	closers := []func() error{}
-	open := func(name string) (*log.Log, *projections.Store, error) {
-		l, err := log.Open(filepath.Join(dir, name, "log"), log.Options{Clock: clock, Cache: cache})
-		if err != nil {
-			return nil, nil, err
-		}
-		p, err := projections.Open(filepath.Join(dir, name, "projections"), l, projections.Options{Cache: cache})
-		if err != nil {
-			return nil, nil, errors.Join(err, l.Close())
-		}
-		closers = append(closers, l.Close, p.Close)
-		return l, p, nil
-	}
-	s := &store{close: func() (err error) {
-		defer cache.Unref()
-		for _, c := range closers {
-			err = errors.Join(err, c())
-		}
-		return err
-	}}
-	mainLog, mainRows, err := open("main")
-	if err != nil {
-		return nil, err
-	}
-	l, p, err := open("archive")
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	s.rows = p
-	o := xep0313.DefaultOptions()
-	o.ExpiresAfter = 0
-	s.archive, err = xep0313.New(context.Background(), xep0313.Config{
-		Log: mainLog, Projections: mainRows, Contacts: mainRows,
-		Hosts: []xep0313.Host{{Name: "bench.example", Options: o, Log: l, Archives: p}},
-	})
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
+	mainLog  *log.Log // accounts, preferences
+	mainRows *projections.Store
+
+	now     atomic.Int64 // the clock of the store, in Unix milliseconds; 0: the wall clock
+	closers []func() error
 }
 
 // cacheBytes is the server's default cache_size.
 const cacheBytes = 256 << 20
 
-var owner = jid.MustParse("owner@bench.example/desk")
-
-// The peers of the filled archive: one message in ten is of the frequent
-// contact, one in a thousand of the rare one, but never fewer than two pages.
-const (
-	frequentPeer = "frequent@far.example"
-	rarePeer     = "rare@far.example"
-)
-
-const words = `archive message letter morning evening river window answer question yesterday
-tomorrow coffee train station meeting weather garden kitchen music story between because perhaps
-nothing something together always never sometimes`
-
-// body is text of 20 to 400 bytes.
-func body(rng *rand.Rand) string {
-	all := strings.Fields(words)
-	var b strings.Builder
-	for size := 20 + rng.IntN(380); b.Len() < size; {
-		b.WriteString(all[rng.IntN(len(all))])
-		b.WriteByte(' ')
+// openStore opens what `mamlog serve` would find in dir as data_dir, for one
+// host. retention 0 is never; now, if not zero, sets the clock.
+func openStore(dir, host string, retention time.Duration, now time.Time) (_ *store, err error) {
+	s := &store{host: host}
+	s.setClock(now)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	clock := log.NewClock(func() time.Time {
+		if ms := s.now.Load(); ms != 0 {
+			return time.UnixMilli(ms)
+		}
+		return time.Now()
+	})
+	cache := pebble.NewCache(cacheBytes)
+	defer cache.Unref() // the stores hold it
+	open := func(retention func(log.Class) time.Duration, path ...string) (*log.Log, *projections.Store, error) {
+		dir := filepath.Join(append([]string{dir}, path...)...)
+		l, err := log.Open(filepath.Join(dir, "log"), log.Options{Clock: clock, Cache: cache})
+		if err != nil {
+			return nil, nil, err
+		}
+		s.closers = append(s.closers, l.Close)
+		p, err := projections.Open(filepath.Join(dir, "projections"), l, projections.Options{Cache: cache, Retention: retention})
+		if err != nil {
+			return nil, nil, err
+		}
+		s.closers = append(s.closers, p.Close)
+		return l, p, nil
 	}
-	return b.String()
+	if s.mainLog, s.mainRows, err = open(nil, "main"); err != nil {
+		return nil, err
+	}
+	if s.log, s.rows, err = open(func(log.Class) time.Duration { return retention }, "stores", "archive"); err != nil {
+		return nil, err
+	}
+	o := xep0313.DefaultOptions()
+	o.ExpiresAfter = retention
+	s.archive, err = xep0313.New(context.Background(), xep0313.Config{
+		Log: s.mainLog, Projections: s.mainRows, Contacts: s.mainRows,
+		Hosts: []xep0313.Host{{Name: host, Options: o, Log: s.log, Archives: s.rows}},
+	})
+	return s, err
 }
 
-// fill records n messages to the owner. progress, if not nil, is told how many
-// are recorded.
-func (s *store) fill(n int, seed uint64, progress func(int)) error {
-	rng := rand.New(rand.NewPCG(seed, 1))
-	rareEvery := min(1000, max(n/100, 1))
-	var failed atomic.Pointer[error]
-	inFlight := make(chan struct{}, 1024)
-	for i := range n {
-		from := fmt.Sprintf("peer%d@far.example", rng.IntN(50))
-		switch {
-		case i%rareEvery == rareEvery/2:
-			from = rarePeer
-		case i%10 == 3:
-			from = frequentPeer
-		}
-		m := xep0313.Message{From: jid.MustParse(from + "/phone"), To: owner.Bare(), ToLocal: true}
-		m.Stanza = stanza.New(stanza.NSClient, "message", "type", "chat", "id", fmt.Sprintf("%016x", rng.Uint64()),
-			"from", from+"/phone", "to", owner.Bare().String()).
-			Add(stanza.New(stanza.NSClient, "body").AddText(body(rng)),
-				stanza.New("urn:xmpp:sid:0", "origin-id", "id", fmt.Sprintf("%016x", rng.Uint64())))
-		inFlight <- struct{}{}
-		err := s.archive.Record(m, func(d xep0313.Delivery) {
-			if d.Err != nil {
-				failed.CompareAndSwap(nil, &d.Err)
-			}
-			<-inFlight
-		})
-		if err != nil {
-			return err
-		}
-		if progress != nil && i%1000 == 0 {
-			progress(i)
+func (s *store) setClock(now time.Time) {
+	if !now.IsZero() {
+		s.now.Store(now.UnixMilli())
+	}
+}
+
+// close closes each log before its rows.
+func (s *store) close() (err error) {
+	if s.rows != nil {
+		s.rows.EndMaintenance()
+	}
+	for _, c := range s.closers {
+		err = errors.Join(err, c())
+	}
+	s.closers = nil
+	return err
+}
+
+// class is the host's in the log.
+func (s *store) class() (log.Class, error) { return s.log.Class(s.host) }
+
+// rest waits until the engine has written and merged what it wants to.
+func (s *store) rest(ctx context.Context) error {
+	for s.rows.Stats().Compacting {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond): // until the next look
 		}
 	}
-	for range cap(inFlight) {
-		inFlight <- struct{}{}
+	return nil
+}
+
+// filler records messages with many in flight.
+type filler struct {
+	store    *store
+	inFlight chan struct{}
+	failed   atomic.Pointer[error]
+}
+
+func (s *store) filler() *filler { return &filler{store: s, inFlight: make(chan struct{}, 4096)} }
+
+// record appends m, and blocks only while too many are in flight.
+func (f *filler) record(m xep0313.Message) error {
+	f.inFlight <- struct{}{}
+	err := f.store.archive.Record(m, func(d xep0313.Delivery) {
+		if d.Err != nil {
+			f.failed.CompareAndSwap(nil, &d.Err)
+		}
+		<-f.inFlight
+	})
+	if err != nil {
+		<-f.inFlight
 	}
-	if err := failed.Load(); err != nil {
+	return err
+}
+
+// wait returns when all is recorded.
+func (f *filler) wait() error {
+	for range cap(f.inFlight) {
+		f.inFlight <- struct{}{}
+	}
+	if err := f.failed.Load(); err != nil {
 		return *err
 	}
 	return nil
+}
+
+// fill records the messages of all archives, each at its own time.
+func (s *store) fill(all []*contents, progress func(recorded int)) error {
+	f := s.filler()
+	jids := make(map[string]jid.JID)
+	parse := func(j string) jid.JID {
+		p, ok := jids[j]
+		if !ok {
+			p = jid.MustParse(j) // we made it
+			jids[j] = p
+		}
+		return p
+	}
+	n := 0
+	for c, m := range inOrder(all) {
+		s.setClock(m.At)
+		from, to := m.addresses(c.User, s.host)
+		st, err := stanza.Parse([]byte(m.xml(c.User, s.host, true)))
+		if err != nil {
+			return err
+		}
+		x := xep0313.Message{Stanza: st, From: parse(from), To: parse(to), FromLocal: m.Out, ToLocal: !m.Out}
+		if err := f.record(x); err != nil {
+			return err
+		}
+		if n++; progress != nil && n%1000 == 0 {
+			progress(n)
+		}
+	}
+	return f.wait()
+}
+
+// fillDir makes a data_dir that holds the archives, for a server that is started
+// on it later.
+func fillDir(dir, host string, all []*contents, progress func(recorded int)) error {
+	start := all[0].start
+	for _, c := range all {
+		if c.start.Before(start) {
+			start = c.start
+		}
+	}
+	s, err := openStore(dir, host, 0, start.Add(-time.Hour))
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.fill(all, progress), s.close())
 }

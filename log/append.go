@@ -24,6 +24,8 @@ type Entry struct {
 	// second one with the same two within at least seven days yields the id of
 	// the first and writes nothing.
 	OnceOwner, OnceKey string
+
+	imported []ulid.ULID // of an Expired event: records that go with it
 }
 
 // A Follower is told of every record, in order, once it is durable.
@@ -99,8 +101,8 @@ type waiter struct {
 func (l *Log) newGroup() *group { return &group{batch: l.db.NewBatch()} }
 
 // Append queues entries to be committed together and returns. When they are
-// durable and every follower has applied them, done is called with their ids,
-// in the order of entries. Callbacks come in the order of the appends, from one
+// durable and every follower has applied them, done is called with their ids
+// (see Record.ArchiveID), in the order of entries. Callbacks come in the order of the appends, from one
 // goroutine; they must not block. With no entries, done is called when
 // everything appended before is durable and applied.
 //
@@ -155,9 +157,9 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 			l.stats.duplicates.Add(1)
 			continue
 		}
-		id = l.clock.Next()
-		ids[i] = id
-		if err := g.add(e, id, values[i]); err != nil {
+		r := Record{ID: l.clock.Next(), Class: e.Class, Event: e.Event}
+		ids[i] = r.ArchiveID()
+		if err := g.add(e, r, values[i]); err != nil {
 			// A batch takes anything until memory ends; what it holds can no
 			// longer be trusted.
 			l.failLocked(err)
@@ -165,7 +167,7 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 		}
 		if e.OnceKey != "" {
 			k := e.OnceOwner + "\x00" + e.OnceKey
-			l.pending[k] = id
+			l.pending[k] = ids[i]
 			g.once = append(g.once, k)
 		}
 	}
@@ -193,23 +195,29 @@ func (l *Log) AppendWait(ctx context.Context, entries ...Entry) ([]ulid.ULID, er
 	}
 }
 
-func (g *group) add(e Entry, id ulid.ULID, value []byte) error {
-	key := recordKey(e.Class, id)
+func (g *group) add(e Entry, r Record, value []byte) error {
+	key := recordKey(r.Class, r.ID)
 	if err := g.batch.Set(key, value, nil); err != nil {
 		return err
 	}
+	archived := r.ArchiveID()
+	if archived != r.ID {
+		if err := g.batch.Set(importKey(r.Class, archived, r.ID[:]...), nil, nil); err != nil {
+			return err
+		}
+	}
 	if e.OnceKey != "" {
-		k := onceKey(generation(IDTime(id)), e.OnceOwner, e.OnceKey)
-		if err := g.batch.Set(k, id[:], nil); err != nil {
+		k := onceKey(generation(r.Time()), e.OnceOwner, e.OnceKey)
+		if err := g.batch.Set(k, archived[:], nil); err != nil {
 			return err
 		}
 	}
-	if x := e.Event.GetExpired(); x != nil {
-		if err := g.expire(x); err != nil {
+	if x := r.Event.GetExpired(); x != nil {
+		if err := g.expire(x, e.imported); err != nil {
 			return err
 		}
 	}
-	g.records = append(g.records, Record{ID: id, Class: e.Class, Event: e.Event})
+	g.records = append(g.records, r)
 	g.bytes += len(key) + len(value)
 	return nil
 }
@@ -363,6 +371,20 @@ func (l *Log) lockOnce(entries []Entry) (unlock func()) {
 	}
 }
 
+// Appended returns the id that an append under these two was answered with, if
+// that is remembered. It may not be durable yet.
+func (l *Log) Appended(onceOwner, onceKey string) (id ulid.ULID, ok bool, err error) {
+	// First what is queued, then what is stored: a key leaves the queue only when
+	// the store can be asked for it.
+	l.mu.Lock()
+	id, ok = l.pending[onceOwner+"\x00"+onceKey]
+	l.mu.Unlock()
+	if ok {
+		return id, true, nil
+	}
+	return l.storedOnce(onceOwner, onceKey)
+}
+
 // findOnce returns, by index, the ids of entries that were appended before.
 func (l *Log) findOnce(entries []Entry) (map[int]ulid.ULID, error) {
 	var known map[int]ulid.ULID
@@ -370,16 +392,9 @@ func (l *Log) findOnce(entries []Entry) (map[int]ulid.ULID, error) {
 		if e.OnceKey == "" {
 			continue
 		}
-		// First what is queued, then what is stored: a key leaves the queue only
-		// when the store can be asked for it.
-		l.mu.Lock()
-		id, ok := l.pending[e.OnceOwner+"\x00"+e.OnceKey]
-		l.mu.Unlock()
-		if !ok {
-			var err error
-			if id, ok, err = l.storedOnce(e.OnceOwner, e.OnceKey); err != nil {
-				return nil, err
-			}
+		id, ok, err := l.Appended(e.OnceOwner, e.OnceKey)
+		if err != nil {
+			return nil, err
 		}
 		if ok {
 			if known == nil {

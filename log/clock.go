@@ -66,6 +66,27 @@ func (c *Clock) Next() ulid.ULID {
 	return next
 }
 
+// Past returns an id for something that happened at t and was not recorded then:
+// greater than after, and otherwise of that time. A t that is not later than
+// after's time gives an id a random step behind after. ok is false if that id is
+// not in the past of all that Next will return.
+func (c *Clock) Past(t time.Time, after ulid.ULID) (id ulid.ULID, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := max(ulid.Timestamp(c.now()), c.last.Time())
+	ms := uint64(max(t.UnixMilli(), 0))
+	switch {
+	case ms >= now:
+		return id, false
+	case ms > after.Time():
+		return c.first(ms), true
+	}
+	if id, ok = c.step(after); !ok {
+		id = c.first(after.Time() + 1)
+	}
+	return id, id.Time() < now
+}
+
 // first returns a random id of the millisecond ms. Its highest random bit is
 // zero, which leaves room for some 2^24 steps.
 func (c *Clock) first(ms uint64) (id ulid.ULID) {

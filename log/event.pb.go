@@ -31,6 +31,7 @@ const (
 	Direction_DIRECTION_IN          Direction = 1 // the owner received it
 	Direction_DIRECTION_OUT         Direction = 2 // the owner sent it
 	Direction_DIRECTION_SELF        Direction = 3 // the owner sent it to their own account
+	Direction_DIRECTION_ROOM        Direction = 4 // the owner, a room, broadcast it; the peer is the sender's occupant JID
 )
 
 // Enum value maps for Direction.
@@ -40,12 +41,14 @@ var (
 		1: "DIRECTION_IN",
 		2: "DIRECTION_OUT",
 		3: "DIRECTION_SELF",
+		4: "DIRECTION_ROOM",
 	}
 	Direction_value = map[string]int32{
 		"DIRECTION_UNSPECIFIED": 0,
 		"DIRECTION_IN":          1,
 		"DIRECTION_OUT":         2,
 		"DIRECTION_SELF":        3,
+		"DIRECTION_ROOM":        4,
 	}
 )
 
@@ -92,6 +95,7 @@ const (
 	Reason_REASON_BOUNCE      Reason = 9
 	Reason_REASON_RETRACTION  Reason = 10
 	Reason_REASON_REACTION    Reason = 11
+	Reason_REASON_IMPORT      Reason = 12 // it was in the archive that a server had before
 )
 
 // Enum value maps for Reason.
@@ -109,6 +113,7 @@ var (
 		9:  "REASON_BOUNCE",
 		10: "REASON_RETRACTION",
 		11: "REASON_REACTION",
+		12: "REASON_IMPORT",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -123,6 +128,7 @@ var (
 		"REASON_BOUNCE":      9,
 		"REASON_RETRACTION":  10,
 		"REASON_REACTION":    11,
+		"REASON_IMPORT":      12,
 	}
 )
 
@@ -489,13 +495,23 @@ type MessageArchived struct {
 	Direction Direction              `protobuf:"varint,3,opt,name=direction,proto3,enum=mamlog.log.v1.Direction" json:"direction,omitempty"`
 	Reason    Reason                 `protobuf:"varint,4,opt,name=reason,proto3,enum=mamlog.log.v1.Reason" json:"reason,omitempty"` // which rule found it worth archiving
 	// The 16-byte id of the preference or server-policy event in force when that
-	// was decided.
+	// was decided; empty for an import, which nothing here decided on.
 	DecidedBy []byte `protobuf:"bytes,5,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`
 	// The stanza with its own xmlns='jabber:client', as it is shown to queries.
 	Stanza   []byte `protobuf:"bytes,6,opt,name=stanza,proto3" json:"stanza,omitempty"`
 	StanzaId string `protobuf:"bytes,7,opt,name=stanza_id,json=stanzaId,proto3" json:"stanza_id,omitempty"` // the stanza's id attribute, to match a bounce with its message
 	// DIRECTION_SELF only: a second JID that a query's with= finds it by.
-	AlsoPeer      string `protobuf:"bytes,8,opt,name=also_peer,json=alsoPeer,proto3" json:"also_peer,omitempty"`
+	AlsoPeer string `protobuf:"bytes,8,opt,name=also_peer,json=alsoPeer,proto3" json:"also_peer,omitempty"`
+	// When the server had the message, in ms since 1970, if that is not the time
+	// of its archive id: it waited in a spool, or it was imported. It is shown to
+	// queries; what they select by is the id.
+	SentUnixMs int64 `protobuf:"varint,9,opt,name=sent_unix_ms,json=sentUnixMs,proto3" json:"sent_unix_ms,omitempty"`
+	// The 16-byte id under which the archive has the message, if that is not the
+	// record's own: only for one of REASON_IMPORT, in the past of the record.
+	// Within an archive these ids grow as the records' do.
+	ArchiveId     []byte `protobuf:"bytes,10,opt,name=archive_id,json=archiveId,proto3" json:"archive_id,omitempty"`
+	Sender        string `protobuf:"bytes,11,opt,name=sender,proto3" json:"sender,omitempty"` // DIRECTION_ROOM: the occupant's real JID, bare or full; may be unknown
+	Whois         bool   `protobuf:"varint,12,opt,name=whois,proto3" json:"whois,omitempty"`  // DIRECTION_ROOM: the sender's real JID was shown to all occupants
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -584,6 +600,34 @@ func (x *MessageArchived) GetAlsoPeer() string {
 		return x.AlsoPeer
 	}
 	return ""
+}
+
+func (x *MessageArchived) GetSentUnixMs() int64 {
+	if x != nil {
+		return x.SentUnixMs
+	}
+	return 0
+}
+
+func (x *MessageArchived) GetArchiveId() []byte {
+	if x != nil {
+		return x.ArchiveId
+	}
+	return nil
+}
+
+func (x *MessageArchived) GetSender() string {
+	if x != nil {
+		return x.Sender
+	}
+	return ""
+}
+
+func (x *MessageArchived) GetWhois() bool {
+	if x != nil {
+		return x.Whois
+	}
+	return false
 }
 
 type Preferences struct {
@@ -898,10 +942,12 @@ func (x *Credentials) GetScram() []*Credentials_Scram {
 	return nil
 }
 
+// AccountChanged also tells of accounts and rooms of other servers: only that
+// they were deleted, which hides what their archives held.
 type AccountChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
-	Credentials   *Credentials           `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"` // absent: the account is deleted
+	Credentials   *Credentials           `protobuf:"bytes,2,opt,name=credentials,proto3" json:"credentials,omitempty"` // absent: the account or the room is deleted
 	Actor         string                 `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1120,7 +1166,7 @@ func (x *RosterChanged) GetItem() *RosterItem {
 }
 
 // Expired records one expiry run: every record of the class older than before
-// is gone.
+// is gone, and every one whose archive_id is.
 type Expired struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         uint32                 `protobuf:"varint,1,opt,name=class,proto3" json:"class,omitempty"`
@@ -1331,7 +1377,7 @@ const file_log_event_proto_rawDesc = "" +
 	"\x06roster\x18\x05 \x01(\v2\x1c.mamlog.log.v1.RosterChangedH\x00R\x06roster\x122\n" +
 	"\aexpired\x18\x06 \x01(\v2\x16.mamlog.log.v1.ExpiredH\x00R\aexpired\x120\n" +
 	"\x04read\x18\a \x01(\v2\x1a.mamlog.log.v1.ArchiveReadH\x00R\x04readB\x06\n" +
-	"\x04kind\"\x93\x02\n" +
+	"\x04kind\"\x82\x03\n" +
 	"\x0fMessageArchived\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x126\n" +
@@ -1341,7 +1387,14 @@ const file_log_event_proto_rawDesc = "" +
 	"decided_by\x18\x05 \x01(\fR\tdecidedBy\x12\x16\n" +
 	"\x06stanza\x18\x06 \x01(\fR\x06stanza\x12\x1b\n" +
 	"\tstanza_id\x18\a \x01(\tR\bstanzaId\x12\x1b\n" +
-	"\talso_peer\x18\b \x01(\tR\balsoPeer\"m\n" +
+	"\talso_peer\x18\b \x01(\tR\balsoPeer\x12 \n" +
+	"\fsent_unix_ms\x18\t \x01(\x03R\n" +
+	"sentUnixMs\x12\x1d\n" +
+	"\n" +
+	"archive_id\x18\n" +
+	" \x01(\fR\tarchiveId\x12\x16\n" +
+	"\x06sender\x18\v \x01(\tR\x06sender\x12\x14\n" +
+	"\x05whois\x18\f \x01(\bR\x05whois\"m\n" +
 	"\vPreferences\x120\n" +
 	"\adefault\x18\x01 \x01(\x0e2\x16.mamlog.log.v1.DefaultR\adefault\x12\x16\n" +
 	"\x06always\x18\x02 \x03(\tR\x06always\x12\x14\n" +
@@ -1400,12 +1453,13 @@ const file_log_event_proto_rawDesc = "" +
 	"\vArchiveRead\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x14\n" +
-	"\x05query\x18\x03 \x01(\tR\x05query*_\n" +
+	"\x05query\x18\x03 \x01(\tR\x05query*s\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDIRECTION_IN\x10\x01\x12\x11\n" +
 	"\rDIRECTION_OUT\x10\x02\x12\x12\n" +
-	"\x0eDIRECTION_SELF\x10\x03*\xfc\x01\n" +
+	"\x0eDIRECTION_SELF\x10\x03\x12\x12\n" +
+	"\x0eDIRECTION_ROOM\x10\x04*\x8f\x02\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vREASON_BODY\x10\x01\x12\x12\n" +
@@ -1419,7 +1473,8 @@ const file_log_event_proto_rawDesc = "" +
 	"\rREASON_BOUNCE\x10\t\x12\x15\n" +
 	"\x11REASON_RETRACTION\x10\n" +
 	"\x12\x13\n" +
-	"\x0fREASON_REACTION\x10\v*]\n" +
+	"\x0fREASON_REACTION\x10\v\x12\x11\n" +
+	"\rREASON_IMPORT\x10\f*]\n" +
 	"\aDefault\x12\x17\n" +
 	"\x13DEFAULT_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eDEFAULT_ALWAYS\x10\x01\x12\x11\n" +

@@ -13,15 +13,19 @@ import (
 //
 //	meta    0x01 | name                                       → by name
 //	class   0x02 | class uint16                               → name of the class
-//	once    0x03 | generation uint32 | SHA-256(owner,key)[:16] → id of the record
+//	once    0x03 | generation uint32 | SHA-256(owner,key)[:16] → archive id of the record
+//	import  0x04 | class uint16 | archive id 16 bytes | ulid  → empty
 //	record  0x10 | class uint16 | ulid 16 bytes               → Event (protobuf)
 //
 // Numbers are big-endian, so the records of a class lie in the order of their
-// ids, and everything in it older than a moment is one range.
+// ids, and everything in it older than a moment is one range. Records that have
+// an archive id of their own, from the past, lie behind that range; import keys
+// find them.
 const (
 	kindMeta   byte = 0x01
 	kindClass  byte = 0x02
 	kindOnce   byte = 0x03
+	kindImport byte = 0x04
 	kindRecord byte = 0x10
 )
 
@@ -42,6 +46,17 @@ func recordKey(c Class, id ulid.ULID) []byte {
 func recordID(key []byte) (id ulid.ULID) {
 	copy(id[:], key[3:])
 	return id
+}
+
+const importKeyLen = 1 + 2 + 16 + 16
+
+// importKey with no record is what the keys of that archive id begin with.
+func importKey(c Class, archived ulid.ULID, record ...byte) []byte {
+	k := make([]byte, 0, importKeyLen)
+	k = append(k, kindImport)
+	k = binary.BigEndian.AppendUint16(k, uint16(c))
+	k = append(k, archived[:]...)
+	return append(k, record...)
 }
 
 func classKey(c Class) []byte {

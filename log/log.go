@@ -45,6 +45,15 @@ type Record struct {
 // Time is when the record was appended, in whole milliseconds.
 func (r Record) Time() time.Time { return IDTime(r.ID) }
 
+// ArchiveID is the id under which an archive has the message that the record
+// holds: the record's own but for an import.
+func (r Record) ArchiveID() (id ulid.ULID) {
+	if b := r.Event.GetMessage().GetArchiveId(); len(b) == len(id) {
+		return ulid.ULID(b)
+	}
+	return r.ID
+}
+
 // IDTime is the time that an id carries, in UTC and whole milliseconds.
 func IDTime(id ulid.ULID) time.Time { return time.UnixMilli(int64(id.Time())).UTC() }
 

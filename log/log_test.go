@@ -446,6 +446,152 @@ func TestExpiryIsOneRangeAndLeavesTheRest(t *testing.T) {
 	}
 }
 
+// imported is a message with an archive id of the time t.
+func imported(t testing.TB, l *Log, c Class, at time.Time) Entry {
+	t.Helper()
+	id, ok := l.Clock().Past(at, ulid.ULID{})
+	if !ok {
+		t.Fatalf("%s is not in the past", at)
+	}
+	e := message("a@h", "x")
+	e.GetMessage().ArchiveId = id[:]
+	return Entry{Class: c, Event: e}
+}
+
+// What was imported expires by the time of its archive id, wherever its record
+// lies.
+func TestImportsExpireByTheirArchiveIDs(t *testing.T) {
+	now := time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC)
+	fs := vfs.NewMem()
+	l := open(t, fs, func() time.Time { return now })
+	class, err := l.Class("test.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := l.Class("other.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := now.Add(-time.Hour)
+	mustAppend(t, l, imported(t, l, class, cut.Add(-2*time.Hour)), imported(t, l, class, cut.Add(-time.Millisecond)))
+	last := l.Last()
+	mustAppend(t, l, imported(t, l, class, cut), imported(t, l, other, cut.Add(-time.Hour)), Entry{Class: class, Event: message("a@h", "y")})
+	want := scanIDs(t, l, last)
+	expired := func() []ulid.ULID {
+		t.Helper()
+		if done, err := l.Expire(context.Background(), class, cut); err != nil || !done {
+			t.Fatalf("expired: %v, %v", done, err)
+		}
+		ids := scanIDs(t, l, ulid.ULID{})
+		return ids[:len(ids)-1] // the event that says so
+	}
+	if got := expired(); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("left are %v, want %v", got, want)
+	}
+	if done, err := l.Expire(context.Background(), class, cut); err != nil || done {
+		t.Errorf("a second run: %v, %v", done, err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, fs, func() time.Time { return now })
+	defer l.Close()
+	cut = now
+	if got := expired(); len(got) != 3 || got[0] != want[1] || got[1] != want[2] {
+		t.Errorf("after a restart %v are left; want %v and the first run", got, want[1:])
+	}
+}
+
+// An append is known by the archive id of what it appended, also if it is asked
+// for before it is durable.
+func TestRepeatOfAnImportYieldsTheArchiveID(t *testing.T) {
+	fs := vfs.NewMem()
+	l := open(t, fs, nil)
+	first := imported(t, l, Audit, time.Now().Add(-time.Hour))
+	first.OnceOwner, first.OnceKey = "a@h", "k"
+	want := ulid.ULID(first.Event.GetMessage().GetArchiveId())
+	again := imported(t, l, Audit, time.Now().Add(-time.Minute))
+	again.OnceOwner, again.OnceKey = "a@h", "k"
+	if id, ok, err := l.Appended("a@h", "k"); ok || err != nil {
+		t.Errorf("known before: %s, %v", id, err)
+	}
+	done := make(chan []ulid.ULID, 1)
+	if err := l.Append([]Entry{first, again}, func(ids []ulid.ULID, _ error) { done <- ids }); err != nil {
+		t.Fatal(err)
+	}
+	if id, ok, err := l.Appended("a@h", "k"); id != want || !ok || err != nil {
+		t.Errorf("queued: %s, %v, %v; want %s", id, ok, err, want)
+	}
+	if ids := <-done; ids[0] != want || ids[1] != want {
+		t.Errorf("answered with %v, want %s", ids, want)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, fs, nil)
+	defer l.Close()
+	if id, ok, err := l.Appended("a@h", "k"); id != want || !ok || err != nil {
+		t.Errorf("after a restart: %s, %v, %v; want %s", id, ok, err, want)
+	}
+	if ids := mustAppend(t, l, again); ids[0] != want || len(scanIDs(t, l, ulid.ULID{})) != 1 {
+		t.Errorf("the repeat is answered with %v, want %s", ids, want)
+	}
+}
+
+func TestIDsOfThePast(t *testing.T) {
+	now := time.Date(2026, 11, 22, 20, 0, 0, 0, time.UTC)
+	c := NewClock(func() time.Time { return now })
+	past := func(ago time.Duration, after ulid.ULID) ulid.ULID {
+		t.Helper()
+		id, ok := c.Past(now.Add(-ago), after)
+		if !ok || id.Compare(after) <= 0 || IDTime(id).Before(now.Add(-ago).Truncate(time.Millisecond)) {
+			t.Fatalf("%s ago, after %s: %s, %v", ago, after, id, ok)
+		}
+		return id
+	}
+	first := past(time.Hour, ulid.ULID{})
+	if !IDTime(first).Equal(now.Add(-time.Hour)) {
+		t.Errorf("the time is %s", IDTime(first))
+	}
+	if same := past(time.Hour, first); same.Time() != first.Time() {
+		t.Errorf("the next of that time has another: %s", IDTime(same))
+	}
+	if older := past(2*time.Hour, first); older.Time() != first.Time() {
+		t.Errorf("an older one, which comes after, is of %s", IDTime(older))
+	}
+	if later := past(time.Minute, first); !IDTime(later).Equal(now.Add(-time.Minute)) {
+		t.Errorf("a later one is of %s", IDTime(later))
+	}
+	full := first
+	for i := range full[6:] {
+		full[6+i] = 0xff
+	}
+	if next := past(time.Hour, full); next.Time() != first.Time()+1 {
+		t.Errorf("behind a full millisecond it is %s", IDTime(next))
+	}
+	if id := past(now.Sub(time.Unix(-1e9, 0)), ulid.ULID{}); id.Time() != 0 {
+		t.Errorf("before 1970 it is %s", IDTime(id))
+	}
+	// Nothing that could be in the way of an id to come.
+	full.SetTime(uint64(now.UnixMilli() - 1))
+	for name, ok := range map[string]bool{
+		"now":                  second(c.Past(now, ulid.ULID{})),
+		"in the future":        second(c.Past(now.Add(time.Hour), ulid.ULID{})),
+		"behind the last full": second(c.Past(now.Add(-time.Hour), full)),
+	} {
+		if ok {
+			t.Errorf("an id for what happened %s", name)
+		}
+	}
+	c.Next()
+	now = now.Add(-time.Hour) // which is in the past of the ids still
+	if a, b := past(-time.Hour+time.Millisecond, ulid.ULID{}), c.Next(); a.Compare(b) >= 0 {
+		t.Errorf("%s is not before the next, %s", a, b)
+	}
+}
+
+func second(_ ulid.ULID, ok bool) bool { return ok }
+
 func TestNewerFormatIsRefused(t *testing.T) {
 	fs := vfs.NewMem()
 	l := open(t, fs, nil)

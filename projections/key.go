@@ -20,7 +20,10 @@ import (
 //	policy change 0x22 | host 00 ulid                                   → PolicyChanged
 //	account       0x23 | host 00 localpart                              → Credentials
 //	roster item   0x24 | owner 00 contact                               → RosterItem
-//	deleted       0x25 | owner                                          → ulid of the account's deletion
+//	deleted       0x25 | owner                                          → ulid of the account's or room's deletion
+//
+// The ulid of a message row is its archive id: that of the log's record, or for
+// an import the one that the event names.
 //
 // A bucket is a span of time, counted from 1970 in the class's width. With the
 // bucket first, expiring it is one range of keys for all owners together, and

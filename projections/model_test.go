@@ -52,7 +52,29 @@ func (m *model) matches(q Query, r Row) bool {
 	if q.With == "" {
 		return true
 	}
+	if e.Direction == log.Direction_DIRECTION_ROOM {
+		return q.With == e.Peer && e.Peer != e.Owner
+	}
 	return q.With == e.Peer || q.With == bareJID(e.Peer) || q.With == e.AlsoPeer
+}
+
+// last is the greatest id that owner's archive has.
+func (m *model) last(owner string) (id ulid.ULID) {
+	for _, r := range m.messages {
+		if r.Owner == owner && r.ID.Compare(id) > 0 {
+			id = r.ID
+		}
+	}
+	return id
+}
+
+// size is what a query's MaxBytes counts of a row.
+func (m *model) size(q Query, id ulid.ULID) int {
+	v, err := appendMessageValue(nil, 1, m.byID[id])
+	if err != nil {
+		panic(err)
+	}
+	return len(v) + q.RowBytes
 }
 
 func (m *model) query(q Query) (page Page, err error) {
@@ -81,17 +103,20 @@ func (m *model) query(q Query) (page Page, err error) {
 	if !q.Backward {
 		from = min(max(from, q.Index), to)
 	}
-	page.Complete = to-from <= q.Max
-	switch {
-	case page.Complete:
-	case q.Backward:
-		from = to - q.Max
-	default:
-		to = from + q.Max
+	left := set[from:to]
+	bytes := 0
+	for len(page.Rows) < min(len(left), q.Max) && (q.MaxBytes == 0 || bytes < q.MaxBytes) {
+		if q.Backward {
+			page.Rows = left[len(left)-len(page.Rows)-1:]
+			bytes += m.size(q, page.Rows[0].ID)
+		} else {
+			page.Rows = left[:len(page.Rows)+1]
+			bytes += m.size(q, page.Rows[len(page.Rows)-1].ID)
+		}
 	}
-	if from < to {
-		page.Index = from
-		page.Rows = set[from:to]
+	page.Complete = len(page.Rows) == len(left)
+	if len(page.Rows) > 0 {
+		page.Index = slices.IndexFunc(set, func(r Row) bool { return r.ID == page.Rows[0].ID })
 	}
 	return page, nil
 }
@@ -111,9 +136,12 @@ type machine struct {
 }
 
 var (
-	owners = []string{"a@h", "b@h", "ab@h"}
-	peers  = []string{"b@h", "b@h/x", "b@h/y", "c@i", "c@i/z", "i", "a@h", "a@h/x", "ab@h"}
+	owners = []string{"a@h", "b@h", "ab@h", room}
+	peers  = []string{"b@h", "b@h/x", "b@h/y", "c@i", "c@i/z", "i", "a@h", "a@h/x", "ab@h", room + "/nick"}
+	nicks  = []string{room, room + "/nick", room + "/b@h"}
 )
+
+const room = "r@h"
 
 func (m *machine) open() {
 	var err error
@@ -146,22 +174,73 @@ func (m *machine) append(e *log.Event, c log.Class) ulid.ULID {
 
 func (m *machine) Message(t *rapid.T) {
 	for range rapid.IntRange(1, 20).Draw(t, "messages") {
-		e := &log.MessageArchived{
-			Owner:     rapid.SampledFrom(owners).Draw(t, "owner"),
-			Peer:      rapid.SampledFrom(peers).Draw(t, "peer"),
-			Direction: log.Direction_DIRECTION_IN,
-			Reason:    log.Reason_REASON_BODY,
-			Stanza:    []byte(rapid.StringN(0, 40, -1).Draw(t, "stanza")),
-		}
-		if e.Owner == bareJID(e.Peer) {
-			e.Direction, e.AlsoPeer = log.Direction_DIRECTION_SELF, e.Owner+"/other"
-		}
-		id := m.append(&log.Event{Kind: &log.Event_Message{Message: e}}, m.class)
-		m.model.byID[id] = e
-		m.model.messages = append(m.model.messages, Row{ID: id, Owner: e.Owner, Stanza: e.Stanza})
+		m.add(m.draw(t))
 		if rapid.Bool().Draw(t, "later") {
 			m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40*60*1000).Draw(t, "ms")) * time.Millisecond)
 		}
+	}
+}
+
+// Import appends messages of the past, in batches with others.
+func (m *machine) Import(t *rapid.T) {
+	last := make(map[string]ulid.ULID)
+	var events []*log.MessageArchived
+	for range rapid.IntRange(1, 10).Draw(t, "imports") {
+		e := m.draw(t)
+		if _, ok := last[e.Owner]; !ok {
+			last[e.Owner] = m.model.last(e.Owner)
+		}
+		at := m.clock.Now().Add(-time.Duration(rapid.IntRange(0, 20*60).Draw(t, "minutes ago")) * time.Minute)
+		id, ok := m.clock.Past(at, last[e.Owner])
+		if !ok {
+			continue
+		}
+		last[e.Owner] = id
+		e.ArchiveId, e.Reason, e.DecidedBy = id[:], log.Reason_REASON_IMPORT, nil
+		events = append(events, e)
+	}
+	m.add(events...)
+}
+
+// draw makes a message up.
+func (m *machine) draw(t *rapid.T) *log.MessageArchived {
+	e := &log.MessageArchived{
+		Owner:     rapid.SampledFrom(owners).Draw(t, "owner"),
+		Peer:      rapid.SampledFrom(peers).Draw(t, "peer"),
+		Direction: log.Direction_DIRECTION_IN,
+		Reason:    log.Reason_REASON_BODY,
+		Stanza:    []byte(rapid.StringN(0, 40, -1).Draw(t, "stanza")),
+	}
+	switch {
+	case e.Owner == room:
+		e.Peer, e.Direction = rapid.SampledFrom(nicks).Draw(t, "nick"), log.Direction_DIRECTION_ROOM
+		e.Sender = rapid.SampledFrom([]string{"", "b@h/x"}).Draw(t, "sender")
+		e.Whois = rapid.Bool().Draw(t, "whois")
+	case e.Owner == bareJID(e.Peer):
+		e.Direction, e.AlsoPeer = log.Direction_DIRECTION_SELF, e.Owner+"/other"
+	}
+	if rapid.IntRange(0, 3).Draw(t, "stamped") == 0 {
+		e.SentUnixMs = m.now.Add(-time.Duration(rapid.IntRange(1, 1e9).Draw(t, "seconds ago")) * time.Second).UnixMilli()
+	}
+	return e
+}
+
+// add appends messages together.
+func (m *machine) add(events ...*log.MessageArchived) {
+	entries := make([]log.Entry, len(events))
+	for i, e := range events {
+		entries[i] = log.Entry{Class: m.class, Event: &log.Event{Kind: &log.Event_Message{Message: e}}}
+	}
+	ids, err := m.log.AppendWait(context.Background(), entries...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for i, e := range events {
+		m.model.byID[ids[i]] = e
+		m.model.messages = append(m.model.messages, Row{
+			ID: ids[i], Owner: e.Owner, Stanza: e.Stanza,
+			Imported: e.Reason == log.Reason_REASON_IMPORT, Sender: e.Sender, Whois: e.Whois, sent: e.SentUnixMs,
+		})
 	}
 }
 
@@ -261,9 +340,12 @@ func (m *machine) Query(t *rapid.T) {
 	q := Query{
 		Class:    m.class,
 		Owner:    rapid.SampledFrom(owners).Draw(t, "owner"),
-		With:     rapid.SampledFrom(append([]string{"", "", "a@h/other"}, peers...)).Draw(t, "with"),
+		With:     rapid.SampledFrom(append(append([]string{"", "", "a@h/other"}, peers...), nicks...)).Draw(t, "with"),
 		Max:      rapid.IntRange(0, 8).Draw(t, "max"),
 		Backward: rapid.Bool().Draw(t, "backward"),
+	}
+	if rapid.IntRange(0, 3).Draw(t, "short") == 0 {
+		q.MaxBytes, q.RowBytes = rapid.IntRange(1, 400).Draw(t, "bytes"), rapid.IntRange(0, 100).Draw(t, "bytes a row")
 	}
 	moment := func(name string) (at time.Time) {
 		if n := len(m.model.messages); n > 0 && rapid.IntRange(0, 3).Draw(t, name) == 0 {
@@ -309,7 +391,7 @@ func describePage(p Page) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "count %d index %d complete %v:", p.Count, p.Index, p.Complete)
 	for _, r := range p.Rows {
-		fmt.Fprintf(&b, " %s=%q", r.ID, r.Stanza)
+		fmt.Fprintf(&b, " %s=%q at %s by %q %v %v", r.ID, r.Stanza, r.Time(), r.Sender, r.Whois, r.Imported)
 	}
 	return b.String()
 }
@@ -349,8 +431,8 @@ func (m *machine) State(t *rapid.T) {
 			last = r.ID
 		}
 		f, l, ok, err := m.store.Bounds(m.class, o, time.Time{}, ulid.ULID{})
-		if err != nil || f != first || l != last || ok != (first != ulid.ULID{}) {
-			t.Fatalf("bounds of %s: %s %s %v %v, want %s %s", o, f, l, ok, err, first, last)
+		if err != nil || f.ID != first || l.ID != last || ok != (first != ulid.ULID{}) {
+			t.Fatalf("bounds of %s: %s %s %v %v, want %s %s", o, f.ID, l.ID, ok, err, first, last)
 		}
 	}
 }

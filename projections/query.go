@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -31,6 +32,11 @@ type Query struct {
 	Backward              bool      // the last Max of what is left, not the first
 	Index                 int       // skip so many of the result set; forward only
 	Max                   int       // rows at most; 0 only counts
+
+	// MaxBytes, if not 0, ends the page at the row that reaches so many bytes,
+	// which it still holds. A row counts for its stanza, about as much as the rest
+	// of its event has, and RowBytes.
+	MaxBytes, RowBytes int
 }
 
 // Page is a part of a result set, oldest first.
@@ -53,8 +59,9 @@ var maxID = ulid.ULID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
 
 // Query returns the page, as of one moment. An id in After, Before, IDs,
 // PageAfter or PageBefore that the archive does not hold is a *NotFoundError;
-// whether the message matches the other bounds does not matter. The cost grows
-// with Max, with the number of IDs and with the number of time buckets that the
+// whether the message matches the other bounds does not matter. Since, Until and
+// NotBefore go by the time of the ids, which for a message that waited somewhere
+// is later than its Row.Time. The cost grows with Max, with the number of IDs and with the number of time buckets that the
 // bounds span, and not with the size of the archive.
 func (s *Store) Query(q Query) (page Page, err error) {
 	err = s.read(func(r *rows) error {
@@ -152,6 +159,8 @@ type scan struct {
 	it          *pebble.Iterator
 	messages    *pebble.Iterator // for a conversation: to find message rows; else it
 	arena       []byte           // what keep copies into
+	key         []byte           // of a message row in keyBucket, to look up others with
+	keyBucket   uint32
 }
 
 func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
@@ -288,33 +297,24 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 		}
 		left = left.from(lo)
 	}
-	var found []found
-	var err error
 	// First the rows: an id that the page starts at was just looked up, and the
-	// iterator is near. One row more than asked for tells whether anything is left.
-	if q.Backward {
-		found, err = sc.walkBack(left, q.Max+1)
-	} else {
-		found, err = sc.walk(left, q.Max+1)
-	}
-	if err != nil {
+	// iterator is near.
+	c := newCollector(q)
+	if err := sc.walk(left, q.Backward, c); err != nil {
 		return Page{}, err
 	}
 	counts, total, err := sc.counts(set, sp)
 	if err != nil {
 		return Page{}, err
 	}
-	page := Page{Count: int(total)}
-	if page.Complete = len(found) <= q.Max; !page.Complete {
-		found = found[:q.Max]
-	}
-	if q.Backward {
-		slices.Reverse(found)
-	}
-	if len(found) == 0 {
+	page := Page{Count: int(total), Complete: !c.more}
+	if len(c.rows) == 0 {
 		return page, nil
 	}
-	first := found[0]
+	if q.Backward {
+		slices.Reverse(c.rows)
+	}
+	first := c.rows[0]
 	bucket := sc.width.bucketOf(first.id)
 	index := first.ordinal - 1
 	if bucket == sp.first {
@@ -328,103 +328,119 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 		index += n
 	}
 	page.Index = int(index)
-	page.Rows, err = sc.load(found)
+	page.Rows, err = sc.load(c.rows)
 	return page, err
 }
 
-// found is a row of the page; value is nil for a row without content, which has
-// to be fetched.
+// found is a row of the page.
 type found struct {
 	id      ulid.ULID
 	ordinal uint64
 	value   []byte
 }
 
-func (sc *scan) walk(i interval, limit int) (rows []found, err error) {
-	rows = make([]found, 0, min(limit, 64))
+// collector takes the rows of a page, from where it starts, until it is full.
+type collector struct {
+	rows            []found
+	max             int
+	bytes, maxBytes int
+	perRow          int
+	more            bool // there is a row that it did not take
+}
+
+func newCollector(q Query) *collector {
+	c := &collector{rows: make([]found, 0, min(q.Max, 64)), max: q.Max, maxBytes: q.MaxBytes, perRow: q.RowBytes}
+	if c.maxBytes == 0 {
+		c.maxBytes = math.MaxInt
+	}
+	return c
+}
+
+// full tells whether the page ends before a row that there is.
+func (c *collector) full() bool {
+	c.more = len(c.rows) >= c.max || c.bytes >= c.maxBytes
+	return c.more
+}
+
+func (c *collector) add(f found) {
+	c.rows = append(c.rows, f)
+	c.bytes += len(f.value) + c.perRow
+}
+
+// walk gives the rows in i to c until it is full.
+func (sc *scan) walk(i interval, backward bool, c *collector) error {
 	sp, ok := sc.buckets(i)
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	for b := sp.first; b <= sp.last; b++ {
-		prefix := rowsPrefix(sc.class, b, sc.owner, sc.peer)
-		for ok := sc.it.SeekGE(withID(prefix, i.lo)); ok && under(sc.it.Key(), prefix); ok = sc.it.Next() {
+	for n := range int64(sp.last-sp.first) + 1 {
+		bucket := sp.first + uint32(n)
+		seek, from, step := sc.it.SeekGE, i.lo, sc.it.Next
+		if backward {
+			bucket = sp.last - uint32(n)
+			seek, from, step = sc.it.SeekLT, i.hi, sc.it.Prev
+		}
+		prefix := rowsPrefix(sc.class, bucket, sc.owner, sc.peer)
+		for ok := seek(withID(prefix, from)); ok && under(sc.it.Key(), prefix); ok = step() {
 			if id := rowID(sc.it.Key()); !i.contains(id) {
 				break
 			}
-			if rows, err = sc.take(rows); err != nil || len(rows) == limit {
-				return rows, err
+			if c.full() {
+				return nil
 			}
+			f, err := sc.take()
+			if err != nil {
+				return err
+			}
+			c.add(f)
 		}
 		if err := sc.it.Error(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return rows, nil
+	return nil
 }
 
-func (sc *scan) walkBack(i interval, limit int) (rows []found, err error) {
-	rows = make([]found, 0, min(limit, 64))
-	sp, ok := sc.buckets(i)
-	if !ok {
-		return nil, nil
+// take reads the row that sc.it stands at, with the content from its message row
+// where it has none of its own.
+func (sc *scan) take() (f found, err error) {
+	f.id = rowID(sc.it.Key())
+	var size int
+	if f.ordinal, size = binary.Uvarint(sc.it.Value()); size <= 0 {
+		return f, errDamagedRow
 	}
-	for n := int64(sp.last); n >= int64(sp.first); n-- {
-		prefix := rowsPrefix(sc.class, uint32(n), sc.owner, sc.peer)
-		for ok := sc.it.SeekLT(withID(prefix, i.hi)); ok && under(sc.it.Key(), prefix); ok = sc.it.Prev() {
-			if id := rowID(sc.it.Key()); !i.contains(id) {
-				break
-			}
-			if rows, err = sc.take(rows); err != nil || len(rows) == limit {
-				return rows, err
-			}
-		}
-		if err := sc.it.Error(); err != nil {
-			return nil, err
-		}
+	if size < len(sc.it.Value()) {
+		f.value = sc.keep(sc.it.Value())
+		return f, nil
 	}
-	return rows, nil
+	f.value, err = sc.content(f.id)
+	return f, err
 }
 
-func (sc *scan) take(rows []found) ([]found, error) {
-	n, err := sc.ordinal()
+// content is the value of a message row.
+func (sc *scan) content(id ulid.ULID) ([]byte, error) {
+	bucket := sc.width.bucketOf(id)
+	if sc.key == nil || bucket != sc.keyBucket {
+		sc.key, sc.keyBucket = append(rowsPrefix(sc.class, bucket, sc.owner, ""), id[:]...), bucket
+	}
+	copy(sc.key[len(sc.key)-len(id):], id[:])
+	ok, err := has(sc.messages, sc.key)
+	if err == nil && !ok {
+		err = errDamagedRow
+	}
 	if err != nil {
 		return nil, err
 	}
-	f := found{id: rowID(sc.it.Key()), ordinal: n}
-	if _, size := binary.Uvarint(sc.it.Value()); size < len(sc.it.Value()) {
-		f.value = sc.keep(sc.it.Value())
-	}
-	return append(rows, f), nil
+	return sc.keep(sc.messages.Value()), nil
 }
 
-// load turns what was found into rows, in order of ids.
-func (sc *scan) load(rows []found) ([]Row, error) {
-	out := make([]Row, len(rows))
-	var key []byte
-	bucket, known := uint32(0), false
+// load turns what was found into rows.
+func (sc *scan) load(rows []found) (out []Row, err error) {
+	out = make([]Row, len(rows))
 	for n, f := range rows {
-		v := f.value
-		if v == nil {
-			if b := sc.width.bucketOf(f.id); !known || b != bucket {
-				key = append(rowsPrefix(sc.class, b, sc.owner, ""), f.id[:]...)
-				bucket, known = b, true
-			}
-			copy(key[len(key)-16:], f.id[:])
-			ok, err := has(sc.messages, key)
-			if err != nil {
-				return nil, err
-			}
-			if !ok {
-				return nil, errDamagedRow
-			}
-			v = sc.keep(sc.messages.Value())
-		}
-		event, stanza, err := parseMessageValue(v)
-		if err != nil {
+		if out[n], err = newRow(f.id, sc.owner, f.value); err != nil {
 			return nil, err
 		}
-		out[n] = Row{ID: f.id, Owner: sc.owner, Stanza: stanza, event: event}
 	}
 	return out, nil
 }
@@ -515,28 +531,35 @@ func (sc *scan) pick(q Query, set, left interval) (Page, error) {
 	if !q.Backward {
 		from = min(max(from, q.Index), to)
 	}
-	page.Complete = to-from <= q.Max
-	if !page.Complete && q.Backward {
-		from = to - q.Max
-	} else if !page.Complete {
-		to = from + q.Max
+	c := newCollector(q)
+	for n := range to - from {
+		if c.full() {
+			break
+		}
+		page.Index = from
+		id := matching[from+n]
+		if q.Backward {
+			page.Index = to - 1 - n
+			id = matching[page.Index]
+		}
+		value, err := sc.content(id)
+		if err != nil {
+			return Page{}, err
+		}
+		c.add(found{id: id, value: value})
 	}
-	if from == to {
-		return page, nil
+	if q.Backward {
+		slices.Reverse(c.rows)
 	}
-	page.Index = from
-	rows := make([]found, 0, to-from)
-	for _, id := range matching[from:to] {
-		rows = append(rows, found{id: id})
-	}
+	page.Complete = !c.more
 	var err error
-	page.Rows, err = sc.load(rows)
+	page.Rows, err = sc.load(c.rows)
 	return page, err
 }
 
-// Bounds returns the ids of the first and the last message that are not before
-// notBefore and come after floor (zero: of all); ok is false if there is none.
-func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time, floor ulid.ULID) (first, last ulid.ULID, ok bool, err error) {
+// Bounds returns the first and the last message that are not before notBefore
+// and come after floor (zero: of all); ok is false if there is none.
+func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time, floor ulid.ULID) (first, last Row, ok bool, err error) {
 	err = s.read(func(r *rows) error {
 		sc, err := r.newScan(c, owner, "")
 		if err != nil {
@@ -544,14 +567,17 @@ func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time, floor uli
 		}
 		defer sc.close()
 		all := interval{hi: maxID}.from(ceilID(notBefore)).after(floor)
-		rows, err := sc.walk(all, 1)
-		if err != nil || len(rows) == 0 {
-			return err
+		var ends []found
+		for _, backward := range []bool{false, true} {
+			one := newCollector(Query{Max: 1})
+			if err := sc.walk(all, backward, one); err != nil {
+				return err
+			}
+			ends = append(ends, one.rows...)
 		}
-		first, last, ok = rows[0].id, rows[0].id, true
-		rows, err = sc.walkBack(all, 1)
+		rows, err := sc.load(ends)
 		if err == nil && len(rows) > 0 {
-			last = rows[0].id
+			first, last, ok = rows[0], rows[1], true
 		}
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -342,9 +343,31 @@ func (s *Store) Apply(records []log.Record) error {
 	return err
 }
 
-// fold writes what records mean as rows, with the position they lead to, in one
-// batch. It returns whose preferences changed.
+// fold writes what records mean as rows, with the position they lead to. It
+// returns whose preferences changed.
 func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error) {
+	for len(records) > 0 {
+		// An expiry has a batch of its own: what comes after it may lie in a bucket
+		// that it empties, and must find it empty.
+		n := slices.IndexFunc(records, func(rec log.Record) bool { return rec.Event.GetExpired() != nil })
+		switch {
+		case n < 0:
+			n = len(records)
+		case n == 0:
+			n = 1
+		}
+		owners, err := s.foldBatch(r, records[:n])
+		if err != nil {
+			return nil, err
+		}
+		changed = append(changed, owners...)
+		records = records[n:]
+	}
+	return changed, nil
+}
+
+// foldBatch is fold for what one batch takes.
+func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err error) {
 	b := r.db.NewBatch()
 	defer b.Close()
 	w := &writer{rows: r, store: s, batch: b}
@@ -366,7 +389,10 @@ func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error
 		return nil, err
 	}
 	r.position = position
-	r.narrowSpans(w.expired)
+	if len(w.expired) > 0 {
+		r.narrowSpans(w.expired)
+		r.ordinals = ordinals{} // those of the buckets that are gone among them
+	}
 	r.ordinals.turn()
 	return w.changed, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,8 @@ const (
 	NSForm      = "jabber:x:data"
 	NSRSM       = "http://jabber.org/protocol/rsm"
 	NSHints     = "urn:xmpp:hints"
+
+	nsMUCUser = "http://jabber.org/protocol/muc#user"
 )
 
 // Features are what an account's bare JID, and its server, advertise in
@@ -95,6 +98,7 @@ type Archive struct {
 	contacts    Contacts
 	logger      *zap.Logger
 	metrics     *metrics
+	imports     imports
 
 	// A message is decided on and queued under read locks of its owners'
 	// stripes; a preference or roster change holds the write lock from before it
@@ -212,24 +216,36 @@ var stripeSeed = maphash.MakeSeed()
 
 func stripe(owner string) int { return int(maphash.String(stripeSeed, owner) % 256) }
 
-// deciding holds off changes to what owners' messages are judged by until the
-// returned function is called.
-func (a *Archive) deciding(owners ...string) (release func()) {
-	held := make([]int, 0, 2)
-	for _, o := range owners {
-		if s := stripe(o); !slices.Contains(held, s) {
-			held = append(held, s)
+// locks is a set of owners' stripes.
+type locks struct{ shared, exclusive [4]uint64 }
+
+func (l *locks) add(owner string, exclusive bool) {
+	n := stripe(owner)
+	if exclusive {
+		l.exclusive[n/64] |= 1 << (n % 64)
+	} else {
+		l.shared[n/64] |= 1 << (n % 64)
+	}
+}
+
+// lock holds off changes to what owners' messages are judged by, and of those of
+// exclusive stripes other messages too, until the returned function is called.
+func (a *Archive) lock(l locks) (release func()) {
+	each := func(shared, exclusive func(*sync.RWMutex)) {
+		for w := range l.shared {
+			for all := l.shared[w] | l.exclusive[w]; all != 0; all &= all - 1 {
+				n := bits.TrailingZeros64(all)
+				m := &a.stripes[w*64+n]
+				if l.exclusive[w]&(1<<n) != 0 {
+					exclusive(m)
+				} else {
+					shared(m)
+				}
+			}
 		}
 	}
-	slices.Sort(held)
-	for _, s := range held {
-		a.stripes[s].RLock()
-	}
-	return func() {
-		for _, s := range held {
-			a.stripes[s].RUnlock()
-		}
-	}
+	each((*sync.RWMutex).RLock, (*sync.RWMutex).Lock)
+	return func() { each((*sync.RWMutex).RUnlock, (*sync.RWMutex).Unlock) }
 }
 
 // Changing runs change, which alters what owner's messages are judged by (the

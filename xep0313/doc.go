@@ -8,5 +8,10 @@
 //
 // It promises that a preference change governs every message recorded after it
 // and none before, that a delivery is handed back only when what it names is
-// durable and can be queried, and that nobody but the owner is answered.
+// durable and can be queried, and that nobody but the owner of an account's
+// archive is answered. Who may read a room's is for the caller to find out.
+//
+// A server that is its own host calls Record, which decides on both sides of a
+// message; one that attaches another server calls Append, with a Side for each
+// archive, and HandleRoomIQ where that server has rooms.
 package xep0313

@@ -134,7 +134,8 @@ var fieldParsers = map[string]func(q *query, values []string) error{
 		}
 		return nil
 	},
-	// No archive here holds groupchat messages, so there is none to leave out.
+	// No account's archive here holds groupchat messages, so there is none to leave
+	// out; a room's holds no others, and does not offer the field.
 	"include-groupchat": func(_ *query, v []string) error {
 		switch v[0] {
 		case "0", "1", "true", "false":
@@ -214,11 +215,12 @@ func parseTime(field, s string) (time.Time, error) {
 	return t, nil
 }
 
-// queryForm lists the fields that a query may have (XEP-0313 section 4.1.5).
-func queryForm() *stanza.Element {
+// queryForm lists the fields that a query of a room's or an account's archive may
+// have (XEP-0313 section 4.1.5).
+func queryForm(room bool) *stanza.Element {
 	field := func(typ, name string) *stanza.Element { return stanza.New(NSForm, "field", "type", typ, "var", name) }
 	const nsValidate = "http://jabber.org/protocol/xdata-validate"
-	return stanza.New(NSForm, "x", "type", "form").Add(
+	form := stanza.New(NSForm, "x", "type", "form").Add(
 		field("hidden", "FORM_TYPE").Add(stanza.New(NSForm, "value").AddText(NS)),
 		field("jid-single", "with"),
 		field("text-single", "start"),
@@ -228,6 +230,9 @@ func queryForm() *stanza.Element {
 		// Open: any id may be given, and none is listed (XEP-0122 section 3.2.2).
 		field("list-multi", "ids").Add(
 			stanza.New(nsValidate, "validate", "datatype", "xs:string").Add(stanza.New(nsValidate, "open"))),
-		field("boolean", "include-groupchat"),
 	)
+	if !room {
+		form.Add(field("boolean", "include-groupchat"))
+	}
+	return form
 }

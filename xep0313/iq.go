@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 	"mellium.im/xmpp/jid"
 
@@ -21,100 +22,142 @@ import (
 // emit is called for every stanza of the answer, the result or error iq last;
 // each is XML with its own xmlns, and not changed afterwards.
 func (a *Archive) HandleIQ(ctx context.Context, iq *stanza.Element, asker jid.JID, emit func([]byte)) (handled bool) {
-	typ := iq.Attr("type")
-	payload := iq.First()
-	if payload == nil || payload.Space != NS || typ != "get" && typ != "set" {
-		return false
-	}
 	owner := asker.Bare()
-	if to := iq.Attr("to"); to != "" {
+	to := iq.Attr("to")
+	if to != "" {
 		var err error
 		if owner, err = jid.Parse(to); err != nil || owner.Localpart() == "" || owner.Resourcepart() != "" {
 			return false
 		}
-		iq = iq.Copy()
-		iq.SetAttr("to", owner.String()) // answered from the prepared address
 	}
-	h := a.hosts[owner.Domainpart()]
-	if h == nil {
+	r, ok := a.request(iq, owner, asker, emit)
+	if !ok {
 		return false
 	}
-	var err error
+	if to != "" {
+		r.iq = iq.Copy()
+		r.iq.SetAttr("to", r.owner) // answered from the prepared address
+	}
 	if !owner.Equal(asker.Bare()) {
-		a.metrics.queries.WithLabelValues(kindOf(payload), "forbidden").Inc()
-		err = stanza.Forbidden("only its owner may use an archive")
-	} else {
-		started := time.Now()
-		err = a.answer(ctx, h, iq, payload, asker, emit)
-		a.metrics.observe(payload, time.Since(started), err)
+		a.metrics.queries.WithLabelValues(kindOf(r.payload), "forbidden").Inc()
+		r.fail(stanza.Forbidden("only its owner may use an archive"))
+		return true
 	}
-	if err != nil {
-		var se *stanza.Error
-		if !errors.As(err, &se) {
-			a.logger.Error("a request to an archive failed", zap.String("kind", kindOf(payload)), zap.Error(err))
-			se = stanza.InternalServerError()
-		}
-		emit(iq.ReplyError(se).Bytes())
-	}
+	a.handle(ctx, r)
 	return true
+}
+
+// request is an iq to an archive.
+type request struct {
+	host        *host
+	owner       string // bare JID of the archive
+	asker       jid.JID
+	iq, payload *stanza.Element
+	emit        func([]byte)
+
+	room     bool
+	realJIDs RealJIDs
+}
+
+// request makes an iq one to the archive of owner; ok is false if it is nothing
+// for an archive that is here.
+func (a *Archive) request(iq *stanza.Element, owner, asker jid.JID, emit func([]byte)) (r *request, ok bool) {
+	r = &request{
+		host: a.hosts[owner.Domainpart()], owner: owner.Bare().String(), asker: asker,
+		iq: iq, payload: iq.First(), emit: emit,
+	}
+	typ := iq.Attr("type")
+	return r, r.host != nil && r.payload != nil && r.payload.Space == NS && (typ == "get" || typ == "set")
+}
+
+func (r *request) result(payload *stanza.Element) {
+	r.emit(r.iq.Reply("result").Add(payload).Bytes())
+}
+
+func (r *request) fail(err *stanza.Error) { r.emit(r.iq.ReplyError(err).Bytes()) }
+
+// handle answers a request of somebody who may make it.
+func (a *Archive) handle(ctx context.Context, r *request) {
+	started := time.Now()
+	err := a.answer(ctx, r)
+	a.metrics.observe(r.payload, time.Since(started), err)
+	if err == nil {
+		return
+	}
+	var se *stanza.Error
+	if !errors.As(err, &se) {
+		a.logger.Error("a request to an archive failed", zap.String("kind", kindOf(r.payload)), zap.Error(err))
+		se = stanza.InternalServerError()
+	}
+	r.fail(se)
 }
 
 // answer emits the answer, or returns the error to answer with, in which case
 // it has emitted nothing.
-func (a *Archive) answer(ctx context.Context, h *host, iq, payload *stanza.Element, asker jid.JID, emit func([]byte)) error {
-	owner := asker.Bare().String()
-	set := iq.Attr("type") == "set"
+func (a *Archive) answer(ctx context.Context, r *request) error {
+	set := r.iq.Attr("type") == "set"
 	switch {
-	case payload.Local == "query" && set:
-		q, err := parseQuery(payload, h.Options.MaxQueryResults)
+	case r.payload.Local == "query" && set:
+		q, err := parseQuery(r.payload, r.host.Options.MaxQueryResults)
 		if err != nil {
 			return err
 		}
-		if err := a.noteUse(ctx, h, owner, asker.String()); err != nil {
+		if err := a.noteUse(ctx, r); err != nil {
 			return err
 		}
-		return a.page(h, owner, asker, iq, q, emit)
-	case payload.Local == "query":
-		emit(iq.Reply("result").Add(stanza.New(NS, "query").Add(queryForm())).Bytes())
+		return a.page(r, q)
+	case r.payload.Local == "query":
+		r.result(stanza.New(NS, "query").Add(queryForm(r.room)))
 		return nil
-	case payload.Local == "metadata" && !set:
-		if err := a.noteUse(ctx, h, owner, asker.String()); err != nil {
+	case r.payload.Local == "metadata" && !set:
+		if err := a.noteUse(ctx, r); err != nil {
 			return err
 		}
-		return a.metadata(h, owner, iq, emit)
-	case payload.Local == "prefs" && set:
-		p, err := parsePrefs(payload)
+		return a.metadata(r)
+	case r.payload.Local == "prefs" && r.room:
+		return stanza.FeatureNotImplemented("a room has no archiving preferences")
+	case r.payload.Local == "prefs" && set:
+		p, err := parsePrefs(r.payload)
 		if err != nil {
 			return err
 		}
-		p, err = a.SetPreferences(ctx, asker, p, asker.String(), log.Cause_CAUSE_CLIENT)
+		p, err = a.SetPreferences(ctx, r.asker, p, r.asker.String(), log.Cause_CAUSE_CLIENT)
 		if err != nil {
 			return err
 		}
-		emit(iq.Reply("result").Add(prefsElement(p)).Bytes())
+		r.result(prefsElement(p))
 		return nil
-	case payload.Local == "prefs":
-		if err := a.noteUse(ctx, h, owner, asker.String()); err != nil {
+	case r.payload.Local == "prefs":
+		if err := a.noteUse(ctx, r); err != nil {
 			return err
 		}
-		p, _, _, err := a.Preferences(asker)
+		p, _, _, err := a.Preferences(r.asker)
 		if err != nil {
 			return err
 		}
-		emit(iq.Reply("result").Add(prefsElement(p)).Bytes())
+		r.result(prefsElement(p))
 		return nil
 	}
-	return stanza.FeatureNotImplemented("<%s/> with type=%q is not part of %s", payload.Local, iq.Attr("type"), NS)
+	return stanza.FeatureNotImplemented("<%s/> with type=%q is not part of %s", r.payload.Local, r.iq.Attr("type"), NS)
 }
 
+// maxPageBytes is how many bytes of results one answer has, about, and one result
+// more: what it is sent through must take it as a whole.
+const maxPageBytes = 256 << 10
+
 // page answers a query with a page of results and <fin/> (XEP-0313 section 4.2).
-func (a *Archive) page(h *host, owner string, asker jid.JID, iq *stanza.Element, q query, emit func([]byte)) error {
-	all, err := a.all(h, owner)
+func (a *Archive) page(r *request, q query) error {
+	all, err := a.all(r.host, r.owner)
 	if err != nil {
 		return err
 	}
 	q.Class, q.Owner, q.NotBefore, q.Floor = all.Class, all.Owner, all.NotBefore, all.Floor
-	page, err := h.Archives.Query(q.Query)
+	if r.room && q.With == r.owner {
+		q.With = "" // all is from the room
+	}
+	head := resultHead(r.owner, r.asker.String(), q.id)
+	q.MaxBytes, q.RowBytes = maxPageBytes, len(head)+resultBytes
+	page, err := r.host.Archives.Query(q.Query)
 	var missing *projections.NotFoundError
 	if errors.As(err, &missing) {
 		return stanza.ItemNotFound("there is no message %q in the archive", missing.ID)
@@ -127,18 +170,17 @@ func (a *Archive) page(h *host, owner string, asker jid.JID, iq *stanza.Element,
 		rows = slices.Clone(rows)
 		slices.Reverse(rows)
 	}
-	head := resultHead(owner, asker.String(), q.id)
 	size := 0
-	for _, r := range rows {
-		size += len(head) + len(r.Stanza) + len(resultTail) + 160
+	for _, row := range rows {
+		size += q.RowBytes + len(row.Stanza) + len(row.Sender)
 	}
 	b := make([]byte, 0, size)
-	for _, r := range rows {
+	for _, row := range rows {
 		from := len(b)
-		b = appendResult(b, head, r)
-		emit(b[from:len(b):len(b)])
+		b = appendResult(b, head, row, r.sender(row))
+		r.emit(b[from:len(b):len(b)])
 	}
-	emit(appendFin(nil, iq, page))
+	r.emit(appendFin(nil, r.iq, page))
 	a.metrics.results.Add(float64(len(rows)))
 	return nil
 }
@@ -158,22 +200,35 @@ func resultHead(owner, asker, queryID string) []byte {
 	return append(b, ` id='`...)
 }
 
-const resultTail = `</forwarded></result></message>`
+const (
+	resultMiddle = `'><forwarded xmlns='` + NSForward + `'><delay xmlns='` + NSDelay + `' stamp='`
+	resultTail   = `</forwarded></result></message>`
+	stampLayout  = "2006-01-02T15:04:05.000Z"
 
-// appendResult splices a stored stanza into a result message.
-func appendResult(b, head []byte, r projections.Row) []byte {
+	// resultBytes is what a result has beside its head and the stanza, in a room
+	// with the sender's name apart.
+	resultBytes = ulid.EncodedSize + len(resultMiddle) + len(stampLayout) + len(`'/>`) + len(senderHead) + len(senderTail) + len(resultTail)
+)
+
+// appendResult splices a stored stanza into a result message, with the real JID
+// of its sender if that isn't "".
+func appendResult(b, head []byte, row projections.Row, sender string) []byte {
 	b = append(b, head...)
-	b = appendID(b, r.ID)
-	b = append(b, `'><forwarded xmlns='`+NSForward+`'><delay xmlns='`+NSDelay+`' stamp='`...)
-	b = appendStamp(b, r.Time())
+	b = appendID(b, row.ID)
+	b = append(b, resultMiddle...)
+	b = appendStamp(b, row.Time())
 	b = append(b, `'/>`...)
-	b = append(b, r.Stanza...)
+	if sender != "" {
+		b = appendWithSender(b, row.Stanza, sender)
+	} else {
+		b = append(b, row.Stanza...)
+	}
 	return append(b, resultTail...)
 }
 
 // appendStamp appends a time in the profile of XEP-0082, to the millisecond.
 func appendStamp(b []byte, t time.Time) []byte {
-	return t.AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	return t.AppendFormat(b, stampLayout)
 }
 
 // appendFin appends the iq that ends an answer. First and last are those of the
@@ -194,21 +249,22 @@ func appendFin(b []byte, iq *stanza.Element, p projections.Page) []byte {
 }
 
 // metadata answers with the first and the last message (XEP-0313 section 5).
-func (a *Archive) metadata(h *host, owner string, iq *stanza.Element, emit func([]byte)) error {
-	all, err := a.all(h, owner)
+func (a *Archive) metadata(r *request) error {
+	all, err := a.all(r.host, r.owner)
 	if err != nil {
 		return err
 	}
-	first, last, ok, err := h.Archives.Bounds(all.Class, all.Owner, all.NotBefore, all.Floor)
+	first, last, ok, err := r.host.Archives.Bounds(all.Class, all.Owner, all.NotBefore, all.Floor)
 	if err != nil {
 		return err
 	}
 	m := stanza.New(NS, "metadata")
 	if ok {
-		m.Add(
-			stanza.New(NS, "start", "id", first.String(), "timestamp", string(appendStamp(nil, log.IDTime(first)))),
-			stanza.New(NS, "end", "id", last.String(), "timestamp", string(appendStamp(nil, log.IDTime(last)))))
+		end := func(name string, row projections.Row) *stanza.Element {
+			return stanza.New(NS, name, "id", row.ID.String(), "timestamp", string(appendStamp(nil, row.Time())))
+		}
+		m.Add(end("start", first), end("end", last))
 	}
-	emit(iq.Reply("result").Add(m).Bytes())
+	r.result(m)
 	return nil
 }

@@ -55,7 +55,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			m.archivedBy[n] = archived.WithLabelValues(name)
 		}
 	}
-	for _, why := range []string{skipType, skipError, skipHint, skipCopy, skipEmpty, skipPreferences, skipSmart} {
+	for _, why := range []string{skipType, skipError, skipHint, skipCopy, skipEmpty, skipPreferences, skipSmart, skipExpired, skipDeleted} {
 		m.skippedBy[why] = skipped.WithLabelValues(why)
 	}
 	if r == nil {

@@ -15,11 +15,11 @@ import (
 // maxPreferenceJIDs bounds the two lists of one user together.
 const maxPreferenceJIDs = 2000
 
-// allows tells whether messages with peer are archived (XEP-0441 section 2.5).
+// allows tells whether messages with the peer are archived (XEP-0441 section 2.5).
 // The most telling entry decides: one with the resource before one without, and
 // where both lists have it, never.
-func (a *Archive) allows(p *log.Preferences, owner string, peer jid.JID) (bool, error) {
-	full, bare := peer.String(), peer.Bare().String()
+func allows(p *log.Preferences, s *side) (bool, error) {
+	full, bare := s.Peer.String(), s.Peer.Bare().String()
 	for _, j := range []string{full, bare} {
 		if _, ok := slices.BinarySearch(p.GetNever(), j); ok {
 			return false, nil
@@ -33,13 +33,10 @@ func (a *Archive) allows(p *log.Preferences, owner string, peer jid.JID) (bool, 
 		return true, nil
 	case log.Default_DEFAULT_ROSTER:
 		// One's own account counts as a contact: notes to oneself are kept.
-		if bare == owner {
-			return true, nil
+		if bare == s.owner || s.contacts == nil {
+			return bare == s.owner || s.Contact, nil
 		}
-		if a.contacts == nil {
-			return false, nil
-		}
-		return a.contacts.HasContact(owner, bare)
+		return s.contacts.HasContact(s.owner, bare)
 	}
 	return false, nil
 }
@@ -118,12 +115,13 @@ func prepareJIDs(in []string) ([]string, error) {
 	return slices.Compact(out), nil
 }
 
-// noteUse turns archiving on for owner at the first use of the archive under
+// noteUse turns archiving on for the owner at the first use of the archive under
 // mam_smart_enable, with the host's default.
-func (a *Archive) noteUse(ctx context.Context, h *host, owner, asker string) error {
-	if !h.Options.SmartEnable {
+func (a *Archive) noteUse(ctx context.Context, r *request) error {
+	if !r.host.Options.SmartEnable || r.room {
 		return nil
 	}
+	owner := r.owner
 	if p, _, err := a.projections.Preferences(owner); err != nil || p != nil {
 		return err
 	}
@@ -132,7 +130,7 @@ func (a *Archive) noteUse(ctx context.Context, h *host, owner, asker string) err
 			return err
 		}
 		return a.change(ctx, &log.PreferencesChanged{
-			Owner: owner, After: h.policy, Actor: asker, Cause: log.Cause_CAUSE_SMART_ENABLE,
+			Owner: owner, After: r.host.policy, Actor: r.asker.String(), Cause: log.Cause_CAUSE_SMART_ENABLE,
 		})
 	})
 }

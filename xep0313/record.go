@@ -37,14 +37,6 @@ type Delivery struct {
 	Err error
 }
 
-// side is one archive that a message may go into.
-type side struct {
-	host      *host
-	owner     string
-	peer      jid.JID
-	direction log.Direction
-}
-
 // Record decides for each side whether m is archived, by the XEP's rules, the
 // hints, and the preferences in force; it appends what is, and calls done when
 // all of that is durable and can be queried. Calls of done come in the order in
@@ -58,26 +50,30 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 	st := stripStanzaIDs(m)
 	d := Delivery{Stanza: st.Bytes()}
 	var sides []side
+	add := func(owner jid.JID, peer jid.JID, direction log.Direction) {
+		if h := a.hosts[owner.Domainpart()]; h != nil {
+			sides = append(sides, side{
+				Side: Side{Peer: peer, Direction: direction, Stanza: st},
+				host: h, owner: owner.String(), contacts: a.contacts,
+			})
+		}
+	}
 	from, to := m.From.Bare(), m.To.Bare()
 	self := m.FromLocal && from.Equal(to)
 	if m.FromLocal {
-		if h := a.hosts[from.Domainpart()]; h != nil {
-			sides = append(sides, side{h, from.String(), m.To, log.Direction_DIRECTION_OUT})
-		}
+		add(from, m.To, log.Direction_DIRECTION_OUT)
 	}
 	if m.ToLocal && !self {
-		if h := a.hosts[to.Domainpart()]; h != nil {
-			sides = append(sides, side{h, to.String(), m.From, log.Direction_DIRECTION_IN})
-		}
+		add(to, m.From, log.Direction_DIRECTION_IN)
 	}
 	if self && len(sides) == 1 {
-		sides[0].direction, sides[0].peer = log.Direction_DIRECTION_SELF, m.From
+		sides[0].toSelf(m.From, m.To)
 	}
 	set := func(s side, id ulid.ULID) {
-		if s.direction != log.Direction_DIRECTION_IN {
+		if s.Direction != log.Direction_DIRECTION_IN {
 			d.SenderID = id
 		}
-		if s.direction != log.Direction_DIRECTION_OUT {
+		if s.Direction != log.Direction_DIRECTION_OUT {
 			d.RecipientID = id
 		}
 	}
@@ -91,14 +87,14 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 		done(d)
 		return nil
 	}
-	owners := make([]string, len(sides))
-	for i, s := range sides {
-		owners[i] = s.owner
+	var held locks
+	for _, s := range sides {
+		held.add(s.owner, false)
 	}
-	release := a.deciding(owners...)
+	release := a.lock(held)
 	if len(sides) == 1 || sides[0].host.Log == sides[1].host.Log {
 		defer release()
-		return a.append(sides, m, st, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
+		return a.record(sides, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
 			d.Err = err
 			for i, id := range ids {
 				set(sides[i], id)
@@ -113,12 +109,12 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 	// in whose order the message is delivered. The locks are held until the
 	// second is queued; taking them in the callback could wait for a change that
 	// itself waits for this very goroutine.
-	err := a.append(sides[:1], m, st, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
+	err := a.record(sides[:1], sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
 		defer release()
 		if err == nil {
 			set(sides[0], ids[0])
 			sent()
-			err = a.append(sides[1:], m, st, sides[1].host.Log.AppendInCallback, func(ids []ulid.ULID, err error) {
+			err = a.record(sides[1:], sides[1].host.Log.AppendInCallback, func(ids []ulid.ULID, err error) {
 				if d.Err = err; err == nil {
 					set(sides[1], ids[0])
 				}
@@ -136,22 +132,21 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 	return err
 }
 
-// append decides on the sides, which share a store, and queues what is archived.
+// record decides on the sides, which share a store, and queues what is archived.
 // No preference of theirs changes meanwhile: the caller holds their stripes. done
 // gets an id a side, zero for not archived.
-func (a *Archive) append(sides []side, m Message, st *stanza.Element, queue func([]log.Entry, func([]ulid.ULID, error)) error, done func([]ulid.ULID, error)) error {
+func (a *Archive) record(sides []side, queue func([]log.Entry, func([]ulid.ULID, error)) error, done func([]ulid.ULID, error)) error {
 	var entries []log.Entry
 	archived := make([]int, len(sides)) // index into entries + 1
-	var stored stored
-	for i, s := range sides {
-		event, err := a.decide(s, m, st, &stored)
+	var form stored
+	for i := range sides {
+		s := &sides[i]
+		event, err := a.decide(s, &form)
 		if err != nil {
 			return err
 		}
 		if event != nil {
-			entries = append(entries, log.Entry{
-				Class: s.host.class, Event: &log.Event{Kind: &log.Event_Message{Message: event}},
-			})
+			entries = append(entries, a.entry(s, event))
 			archived[i] = len(entries)
 		}
 	}
@@ -171,115 +166,6 @@ func (a *Archive) append(sides []side, m Message, st *stanza.Element, queue func
 	})
 }
 
-// stored is the form of a stanza in archives; hosts that leave out the same
-// namespaces share it.
-type stored struct {
-	dropped []string
-	stanza  *stanza.Element
-	bytes   []byte
-	reason  log.Reason
-	skip    string
-}
-
-func (s *stored) prepare(st *stanza.Element, drop []string) {
-	if s.stanza != nil && slices.Equal(s.dropped, drop) {
-		return
-	}
-	s.dropped, s.bytes = drop, nil
-	s.stanza = st.Without(func(e *stanza.Element) bool { return slices.Contains(drop, e.Space) })
-	// What forbids archiving does so also where it is left out of the copy.
-	if s.reason, s.skip = worth(st); s.skip == "" {
-		s.reason, s.skip = worth(s.stanza)
-	}
-}
-
-// decide returns the event that archives the message on that side, or nil.
-func (a *Archive) decide(s side, m Message, st *stanza.Element, form *stored) (*log.MessageArchived, error) {
-	form.prepare(st, s.host.Options.DontArchiveNamespaces)
-	reason, skip := form.reason, form.skip
-	if st.Attr("type") == "error" {
-		ours, err := a.answersOwn(s, st)
-		if err != nil {
-			return nil, err
-		}
-		if reason, skip = log.Reason_REASON_BOUNCE, ""; !ours {
-			skip = skipError
-		}
-	}
-	if skip != "" {
-		a.metrics.skipped(skip)
-		return nil, nil
-	}
-	keep, decidedBy, skip, err := a.judge(s)
-	if err != nil {
-		return nil, err
-	}
-	if !keep {
-		a.metrics.skipped(skip)
-		return nil, nil
-	}
-	a.metrics.archived(reason)
-	if form.bytes == nil {
-		form.bytes = form.stanza.Bytes()
-	}
-	event := &log.MessageArchived{
-		Owner: s.owner, Peer: s.peer.String(), Direction: s.direction, Reason: reason,
-		DecidedBy: decidedBy[:], Stanza: form.bytes, StanzaId: st.Attr("id"),
-	}
-	if s.direction == log.Direction_DIRECTION_SELF && m.To.Resourcepart() != "" {
-		event.AlsoPeer = m.To.String()
-	}
-	return event, nil
-}
-
-// judge applies the preferences in force (XEP-0441).
-func (a *Archive) judge(s side) (keep bool, decidedBy ulid.ULID, skip string, err error) {
-	p, id, err := a.projections.Preferences(s.owner)
-	if err != nil {
-		return false, id, "", err
-	}
-	if p == nil {
-		if s.host.Options.SmartEnable {
-			return false, id, skipSmart, nil
-		}
-		p, id = s.host.policy, s.host.policyID
-	}
-	keep, err = a.allows(p, s.owner, s.peer)
-	return keep, id, skipPreferences, err
-}
-
-// bounceHorizon is among how many of the newest messages of a conversation the
-// one that an error answers is looked for.
-const bounceHorizon = 100
-
-// answersOwn tells whether an error stanza came back for a message that the
-// owner sent and that is archived: only that tells them something of their own.
-func (a *Archive) answersOwn(s side, st *stanza.Element) (bool, error) {
-	id := st.Attr("id")
-	if s.direction != log.Direction_DIRECTION_IN || id == "" {
-		return false, nil
-	}
-	q, err := a.all(s.host, s.owner)
-	if err != nil {
-		return false, err
-	}
-	q.With, q.Backward, q.Max = s.peer.Bare().String(), true, bounceHorizon
-	page, err := s.host.Archives.Query(q)
-	if err != nil {
-		return false, err
-	}
-	for _, r := range page.Rows {
-		m, err := r.Message()
-		if err != nil {
-			return false, err
-		}
-		if m.Direction == log.Direction_DIRECTION_OUT && m.StanzaId == id {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // stripStanzaIDs removes the stanza-ids that name one of the archives the
 // message goes into, or its server: only those themselves may write them
 // (XEP-0359 section 4).
@@ -291,15 +177,17 @@ func stripStanzaIDs(m Message) *stanza.Element {
 	if m.ToLocal {
 		ours = append(ours, m.To.Bare(), m.To.Domain())
 	}
-	return m.Stanza.Without(func(e *stanza.Element) bool {
+	return withoutStanzaIDs(m.Stanza, func(by jid.JID) bool { return slices.ContainsFunc(ours, by.Equal) })
+}
+
+// withoutStanzaIDs returns m without the stanza-ids whose by is ours.
+func withoutStanzaIDs(m *stanza.Element, ours func(by jid.JID) bool) *stanza.Element {
+	return m.Without(func(e *stanza.Element) bool {
 		if !e.Is(NSStanzaID, "stanza-id") {
 			return false
 		}
 		by, err := jid.Parse(strings.TrimSpace(e.Attr("by")))
-		if err != nil {
-			return false
-		}
-		return slices.ContainsFunc(ours, by.Equal)
+		return err == nil && ours(by)
 	})
 }
 
@@ -310,18 +198,22 @@ func WithStanzaID(b []byte, by string, id ulid.ULID) []byte {
 	if id == (ulid.ULID{}) {
 		return b
 	}
-	const end = "</message>"
-	out := make([]byte, 0, len(b)+len(end)+len(by)+80)
-	if head, ok := bytes.CutSuffix(b, []byte("/>")); ok {
-		out = append(append(out, head...), '>')
-	} else {
-		out = append(out, bytes.TrimSuffix(b, []byte(end))...)
-	}
+	out := appendOpen(make([]byte, 0, len(b)+len(endMessage)+len(by)+80), b)
 	out = append(out, `<stanza-id xmlns='`+NSStanzaID+`' by='`...)
 	out = stanza.AppendEscaped(out, by)
 	out = append(out, `' id='`...)
 	out = appendID(out, id)
-	return append(out, `'/>`+end...)
+	return append(out, `'/>`+endMessage...)
+}
+
+const endMessage = "</message>"
+
+// appendOpen appends a message without its end tag, so that a child can follow.
+func appendOpen(b, message []byte) []byte {
+	if head, ok := bytes.CutSuffix(message, []byte("/>")); ok {
+		return append(append(b, head...), '>')
+	}
+	return append(b, bytes.TrimSuffix(message, []byte(endMessage))...)
 }
 
 func appendID(b []byte, id ulid.ULID) []byte {

@@ -60,7 +60,7 @@ func TestWorth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		reason, skip := worth(m)
+		reason, skip := worth(m, false)
 		got := skip
 		if skip == "" {
 			got = reason.String()

@@ -7,13 +7,15 @@ import (
 
 // Why a message is not archived. These are labels of a metric, never content.
 const (
-	skipType        = "type"        // headline, groupchat
+	skipType        = "type"        // headline; groupchat, or in a room anything else
 	skipError       = "error"       // an error that answers nothing its reader sent
 	skipHint        = "hint"        // XEP-0334
 	skipCopy        = "copy"        // an archive's result or a carbon: archived already
 	skipEmpty       = "nothing"     // no content worth keeping
 	skipPreferences = "preferences" // the owner's preferences or the host's policy
 	skipSmart       = "smart"       // mam_smart_enable, and the archive was never used
+	skipExpired     = "expired"     // an import that is older than the retention
+	skipDeleted     = "deleted"     // it waited, and the account was deleted since
 )
 
 // rule says that a child element makes a message worth archiving. An empty
@@ -46,10 +48,11 @@ var rules = []rule{
 }
 
 // worth tells whether a message, apart from its owner's preferences, should be
-// archived: by which rule, or else why not. Errors are not judged here.
-func worth(m *stanza.Element) (log.Reason, string) {
-	switch m.Attr("type") {
-	case "headline", "groupchat", "error":
+// archived, in a room's archive or in an account's: by which rule, or else why
+// not. Errors are not judged here.
+func worth(m *stanza.Element, room bool) (log.Reason, string) {
+	switch t := m.Attr("type"); {
+	case t == "headline", t == "error", room != (t == "groupchat"):
 		return 0, skipType
 	}
 	var delayed bool
@@ -71,7 +74,7 @@ func worth(m *stanza.Element) (log.Reason, string) {
 			}
 		case NSDelay:
 			delayed = true
-		case "http://jabber.org/protocol/muc#user":
+		case nsMUCUser:
 			invite = invite || e.Child(e.Space, "invite") != nil || e.Child(e.Space, "decline") != nil
 		}
 		for i, r := range rules[:found] {
@@ -92,4 +95,16 @@ func worth(m *stanza.Element) (log.Reason, string) {
 		return 0, skipCopy // delivered once more from somewhere's store
 	}
 	return reason, ""
+}
+
+// worthImporting is worth for what another archive has found worth it already.
+// What only one of rooms and accounts may hold stays out of the other.
+func worthImporting(m *stanza.Element, room bool) (log.Reason, string) {
+	switch {
+	case room != (m.Attr("type") == "groupchat"):
+		return 0, skipType
+	case m.First() == nil:
+		return 0, skipEmpty
+	}
+	return log.Reason_REASON_IMPORT, ""
 }

@@ -11,6 +11,7 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	log "mamlog/log"
 	reflect "reflect"
@@ -24,6 +25,58 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type LinkState int32
+
+const (
+	LinkState_LINK_STATE_UNSPECIFIED LinkState = 0
+	LinkState_LINK_STATE_CONNECTING  LinkState = 1 // its first attempt is not over
+	LinkState_LINK_STATE_UP          LinkState = 2
+	LinkState_LINK_STATE_DOWN        LinkState = 3
+)
+
+// Enum value maps for LinkState.
+var (
+	LinkState_name = map[int32]string{
+		0: "LINK_STATE_UNSPECIFIED",
+		1: "LINK_STATE_CONNECTING",
+		2: "LINK_STATE_UP",
+		3: "LINK_STATE_DOWN",
+	}
+	LinkState_value = map[string]int32{
+		"LINK_STATE_UNSPECIFIED": 0,
+		"LINK_STATE_CONNECTING":  1,
+		"LINK_STATE_UP":          2,
+		"LINK_STATE_DOWN":        3,
+	}
+)
+
+func (x LinkState) Enum() *LinkState {
+	p := new(LinkState)
+	*p = x
+	return p
+}
+
+func (x LinkState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LinkState) Descriptor() protoreflect.EnumDescriptor {
+	return file_admin_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (LinkState) Type() protoreflect.EnumType {
+	return &file_admin_v1_admin_proto_enumTypes[0]
+}
+
+func (x LinkState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LinkState.Descriptor instead.
+func (LinkState) EnumDescriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
 
 type AddUserRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -555,7 +608,8 @@ type Message struct {
 	Body          string                 `protobuf:"bytes,5,opt,name=body,proto3" json:"body,omitempty"`                                // of the first body; empty without one
 	Stanza        string                 `protobuf:"bytes,6,opt,name=stanza,proto3" json:"stanza,omitempty"`                            // the whole message as XML
 	Reason        log.Reason             `protobuf:"varint,7,opt,name=reason,proto3,enum=mamlog.log.v1.Reason" json:"reason,omitempty"` // the rule that found it worth archiving
-	DecidedBy     string                 `protobuf:"bytes,8,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`     // the preference or policy event in force
+	DecidedBy     string                 `protobuf:"bytes,8,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"`     // the preference or policy event in force; empty for an import
+	Sender        string                 `protobuf:"bytes,9,opt,name=sender,proto3" json:"sender,omitempty"`                            // in a room's archive: the occupant's real JID, if it is known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,6 +696,13 @@ func (x *Message) GetReason() log.Reason {
 func (x *Message) GetDecidedBy() string {
 	if x != nil {
 		return x.DecidedBy
+	}
+	return ""
+}
+
+func (x *Message) GetSender() string {
+	if x != nil {
+		return x.Sender
 	}
 	return ""
 }
@@ -1146,6 +1207,343 @@ func (*HistoryEntry_Preferences) isHistoryEntry_Change() {}
 
 func (*HistoryEntry_Policy) isHistoryEntry_Change() {}
 
+type ListLinksRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLinksRequest) Reset() {
+	*x = ListLinksRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLinksRequest) ProtoMessage() {}
+
+func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
+func (*ListLinksRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+type ListLinksResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Links         []*Link                `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"` // as they are configured
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLinksResponse) Reset() {
+	*x = ListLinksResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLinksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLinksResponse) ProtoMessage() {}
+
+func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
+func (*ListLinksResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListLinksResponse) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+type Link struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Server           string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`       // host:port
+	Component        string                 `protobuf:"bytes,2,opt,name=component,proto3" json:"component,omitempty"` // domain
+	State            LinkState              `protobuf:"varint,3,opt,name=state,proto3,enum=mamlog.admin.v1.LinkState" json:"state,omitempty"`
+	Since            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	Hosts            []*LinkedHost          `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	AppendsInFlight  uint64                 `protobuf:"varint,6,opt,name=appends_in_flight,json=appendsInFlight,proto3" json:"appends_in_flight,omitempty"`
+	Appends          uint64                 `protobuf:"varint,7,opt,name=appends,proto3" json:"appends,omitempty"`                                              // answered since the server started
+	AppendsPerSecond float64                `protobuf:"fixed64,8,opt,name=appends_per_second,json=appendsPerSecond,proto3" json:"appends_per_second,omitempty"` // over the last minute
+	AppendP50        *durationpb.Duration   `protobuf:"bytes,9,opt,name=append_p50,json=appendP50,proto3" json:"append_p50,omitempty"`                          // from arrival to answer, of the last
+	AppendP99        *durationpb.Duration   `protobuf:"bytes,10,opt,name=append_p99,json=appendP99,proto3" json:"append_p99,omitempty"`                         // batches of the last minute
+	QueriesWaiting   uint64                 `protobuf:"varint,11,opt,name=queries_waiting,json=queriesWaiting,proto3" json:"queries_waiting,omitempty"`
+	Queries          uint64                 `protobuf:"varint,12,opt,name=queries,proto3" json:"queries,omitempty"` // answered since the server started
+	Fault            string                 `protobuf:"bytes,13,opt,name=fault,proto3" json:"fault,omitempty"`      // why it was down the last time; empty: it never was
+	FaultAt          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=fault_at,json=faultAt,proto3" json:"fault_at,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Link) Reset() {
+	*x = Link{}
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Link) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Link) ProtoMessage() {}
+
+func (x *Link) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Link.ProtoReflect.Descriptor instead.
+func (*Link) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Link) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Link) GetComponent() string {
+	if x != nil {
+		return x.Component
+	}
+	return ""
+}
+
+func (x *Link) GetState() LinkState {
+	if x != nil {
+		return x.State
+	}
+	return LinkState_LINK_STATE_UNSPECIFIED
+}
+
+func (x *Link) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Link) GetHosts() []*LinkedHost {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Link) GetAppendsInFlight() uint64 {
+	if x != nil {
+		return x.AppendsInFlight
+	}
+	return 0
+}
+
+func (x *Link) GetAppends() uint64 {
+	if x != nil {
+		return x.Appends
+	}
+	return 0
+}
+
+func (x *Link) GetAppendsPerSecond() float64 {
+	if x != nil {
+		return x.AppendsPerSecond
+	}
+	return 0
+}
+
+func (x *Link) GetAppendP50() *durationpb.Duration {
+	if x != nil {
+		return x.AppendP50
+	}
+	return nil
+}
+
+func (x *Link) GetAppendP99() *durationpb.Duration {
+	if x != nil {
+		return x.AppendP99
+	}
+	return nil
+}
+
+func (x *Link) GetQueriesWaiting() uint64 {
+	if x != nil {
+		return x.QueriesWaiting
+	}
+	return 0
+}
+
+func (x *Link) GetQueries() uint64 {
+	if x != nil {
+		return x.Queries
+	}
+	return 0
+}
+
+func (x *Link) GetFault() string {
+	if x != nil {
+		return x.Fault
+	}
+	return ""
+}
+
+func (x *Link) GetFaultAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FaultAt
+	}
+	return nil
+}
+
+// LinkedHost is what the module of a host said of itself in its last hello.
+type LinkedHost struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Served          bool                   `protobuf:"varint,2,opt,name=served,proto3" json:"served,omitempty"`                       // there was a hello on the stream that is open
+	LastHello       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_hello,json=lastHello,proto3" json:"last_hello,omitempty"` // absent: there was none
+	Rooms           bool                   `protobuf:"varint,4,opt,name=rooms,proto3" json:"rooms,omitempty"`                         // false: accounts
+	Software        string                 `protobuf:"bytes,5,opt,name=software,proto3" json:"software,omitempty"`
+	ProtocolVersion uint32                 `protobuf:"varint,6,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	SpoolMessages   uint64                 `protobuf:"varint,7,opt,name=spool_messages,json=spoolMessages,proto3" json:"spool_messages,omitempty"`
+	SpoolBytes      uint64                 `protobuf:"varint,8,opt,name=spool_bytes,json=spoolBytes,proto3" json:"spool_bytes,omitempty"`
+	Error           string                 `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"` // its words
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LinkedHost) Reset() {
+	*x = LinkedHost{}
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkedHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkedHost) ProtoMessage() {}
+
+func (x *LinkedHost) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkedHost.ProtoReflect.Descriptor instead.
+func (*LinkedHost) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LinkedHost) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LinkedHost) GetServed() bool {
+	if x != nil {
+		return x.Served
+	}
+	return false
+}
+
+func (x *LinkedHost) GetLastHello() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastHello
+	}
+	return nil
+}
+
+func (x *LinkedHost) GetRooms() bool {
+	if x != nil {
+		return x.Rooms
+	}
+	return false
+}
+
+func (x *LinkedHost) GetSoftware() string {
+	if x != nil {
+		return x.Software
+	}
+	return ""
+}
+
+func (x *LinkedHost) GetProtocolVersion() uint32 {
+	if x != nil {
+		return x.ProtocolVersion
+	}
+	return 0
+}
+
+func (x *LinkedHost) GetSpoolMessages() uint64 {
+	if x != nil {
+		return x.SpoolMessages
+	}
+	return 0
+}
+
+func (x *LinkedHost) GetSpoolBytes() uint64 {
+	if x != nil {
+		return x.SpoolBytes
+	}
+	return 0
+}
+
+func (x *LinkedHost) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type RebuildRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Store         string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"` // empty: all
@@ -1155,7 +1553,7 @@ type RebuildRequest struct {
 
 func (x *RebuildRequest) Reset() {
 	*x = RebuildRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1565,7 @@ func (x *RebuildRequest) String() string {
 func (*RebuildRequest) ProtoMessage() {}
 
 func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1578,7 @@ func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
 func (*RebuildRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RebuildRequest) GetStore() string {
@@ -1201,7 +1599,7 @@ type RebuildResponse struct {
 
 func (x *RebuildResponse) Reset() {
 	*x = RebuildResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1611,7 @@ func (x *RebuildResponse) String() string {
 func (*RebuildResponse) ProtoMessage() {}
 
 func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1624,7 @@ func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
 func (*RebuildResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RebuildResponse) GetStore() string {
@@ -1259,7 +1657,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1669,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1682,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckRequest) GetStore() string {
@@ -1309,7 +1707,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1719,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1732,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckResponse) GetStore() string {
@@ -1383,7 +1781,7 @@ var File_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x14admin/v1/admin.proto\x12\x0fmamlog.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0flog/event.proto\">\n" +
+	"\x14admin/v1/admin.proto\x12\x0fmamlog.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x0flog/event.proto\">\n" +
 	"\x0eAddUserRequest\x12\x10\n" +
 	"\x03jid\x18\x01 \x01(\tR\x03jid\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"#\n" +
@@ -1413,7 +1811,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04last\x18\b \x01(\x04R\x04last\"b\n" +
 	"\x14QueryArchiveResponse\x124\n" +
 	"\bmessages\x18\x01 \x03(\v2\x18.mamlog.admin.v1.MessageR\bmessages\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"\x91\x02\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"\xa9\x02\n" +
 	"\aMessage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x05stamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05stamp\x12\x12\n" +
@@ -1423,7 +1821,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x06stanza\x18\x06 \x01(\tR\x06stanza\x12-\n" +
 	"\x06reason\x18\a \x01(\x0e2\x15.mamlog.log.v1.ReasonR\x06reason\x12\x1d\n" +
 	"\n" +
-	"decided_by\x18\b \x01(\tR\tdecidedBy\"Y\n" +
+	"decided_by\x18\b \x01(\tR\tdecidedBy\x12\x16\n" +
+	"\x06sender\x18\t \x01(\tR\x06sender\"Y\n" +
 	"\x15GetPreferencesRequest\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12*\n" +
 	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"X\n" +
@@ -1452,7 +1851,41 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12E\n" +
 	"\vpreferences\x18\x03 \x01(\v2!.mamlog.log.v1.PreferencesChangedH\x00R\vpreferences\x126\n" +
 	"\x06policy\x18\x04 \x01(\v2\x1c.mamlog.log.v1.PolicyChangedH\x00R\x06policyB\b\n" +
-	"\x06change\"&\n" +
+	"\x06change\"\x12\n" +
+	"\x10ListLinksRequest\"@\n" +
+	"\x11ListLinksResponse\x12+\n" +
+	"\x05links\x18\x01 \x03(\v2\x15.mamlog.admin.v1.LinkR\x05links\"\xcb\x04\n" +
+	"\x04Link\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1c\n" +
+	"\tcomponent\x18\x02 \x01(\tR\tcomponent\x120\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1a.mamlog.admin.v1.LinkStateR\x05state\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x121\n" +
+	"\x05hosts\x18\x05 \x03(\v2\x1b.mamlog.admin.v1.LinkedHostR\x05hosts\x12*\n" +
+	"\x11appends_in_flight\x18\x06 \x01(\x04R\x0fappendsInFlight\x12\x18\n" +
+	"\aappends\x18\a \x01(\x04R\aappends\x12,\n" +
+	"\x12appends_per_second\x18\b \x01(\x01R\x10appendsPerSecond\x128\n" +
+	"\n" +
+	"append_p50\x18\t \x01(\v2\x19.google.protobuf.DurationR\tappendP50\x128\n" +
+	"\n" +
+	"append_p99\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\tappendP99\x12'\n" +
+	"\x0fqueries_waiting\x18\v \x01(\x04R\x0equeriesWaiting\x12\x18\n" +
+	"\aqueries\x18\f \x01(\x04R\aqueries\x12\x14\n" +
+	"\x05fault\x18\r \x01(\tR\x05fault\x125\n" +
+	"\bfault_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\afaultAt\"\xae\x02\n" +
+	"\n" +
+	"LinkedHost\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06served\x18\x02 \x01(\bR\x06served\x129\n" +
+	"\n" +
+	"last_hello\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tlastHello\x12\x14\n" +
+	"\x05rooms\x18\x04 \x01(\bR\x05rooms\x12\x1a\n" +
+	"\bsoftware\x18\x05 \x01(\tR\bsoftware\x12)\n" +
+	"\x10protocol_version\x18\x06 \x01(\rR\x0fprotocolVersion\x12%\n" +
+	"\x0espool_messages\x18\a \x01(\x04R\rspoolMessages\x12\x1f\n" +
+	"\vspool_bytes\x18\b \x01(\x04R\n" +
+	"spoolBytes\x12\x14\n" +
+	"\x05error\x18\t \x01(\tR\x05error\"&\n" +
 	"\x0eRebuildRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\"U\n" +
 	"\x0fRebuildResponse\x12\x14\n" +
@@ -1467,7 +1900,12 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\x04R\x04rows\x12 \n" +
 	"\vdifferences\x18\x05 \x01(\x04R\vdifferences\x12\x1a\n" +
-	"\bproblems\x18\x06 \x03(\tR\bproblems2\x9c\a\n" +
+	"\bproblems\x18\x06 \x03(\tR\bproblems*j\n" +
+	"\tLinkState\x12\x1a\n" +
+	"\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15LINK_STATE_CONNECTING\x10\x01\x12\x11\n" +
+	"\rLINK_STATE_UP\x10\x02\x12\x13\n" +
+	"\x0fLINK_STATE_DOWN\x10\x032\xf0\a\n" +
 	"\fAdminService\x12L\n" +
 	"\aAddUser\x12\x1f.mamlog.admin.v1.AddUserRequest\x1a .mamlog.admin.v1.AddUserResponse\x12X\n" +
 	"\vSetPassword\x12#.mamlog.admin.v1.SetPasswordRequest\x1a$.mamlog.admin.v1.SetPasswordResponse\x12U\n" +
@@ -1477,7 +1915,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\fQueryArchive\x12$.mamlog.admin.v1.QueryArchiveRequest\x1a%.mamlog.admin.v1.QueryArchiveResponse0\x01\x12a\n" +
 	"\x0eGetPreferences\x12&.mamlog.admin.v1.GetPreferencesRequest\x1a'.mamlog.admin.v1.GetPreferencesResponse\x12a\n" +
 	"\x0eSetPreferences\x12&.mamlog.admin.v1.SetPreferencesRequest\x1a'.mamlog.admin.v1.SetPreferencesResponse\x12x\n" +
-	"\x15ListPreferenceHistory\x12-.mamlog.admin.v1.ListPreferenceHistoryRequest\x1a..mamlog.admin.v1.ListPreferenceHistoryResponse0\x01\x12N\n" +
+	"\x15ListPreferenceHistory\x12-.mamlog.admin.v1.ListPreferenceHistoryRequest\x1a..mamlog.admin.v1.ListPreferenceHistoryResponse0\x01\x12R\n" +
+	"\tListLinks\x12!.mamlog.admin.v1.ListLinksRequest\x1a\".mamlog.admin.v1.ListLinksResponse\x12N\n" +
 	"\aRebuild\x12\x1f.mamlog.admin.v1.RebuildRequest\x1a .mamlog.admin.v1.RebuildResponse0\x01\x12H\n" +
 	"\x05Check\x12\x1d.mamlog.admin.v1.CheckRequest\x1a\x1e.mamlog.admin.v1.CheckResponse0\x01B\x19Z\x17mamlog/admin/v1;adminv1b\x06proto3"
 
@@ -1493,84 +1932,101 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_admin_v1_admin_proto_goTypes = []any{
-	(*AddUserRequest)(nil),                // 0: mamlog.admin.v1.AddUserRequest
-	(*AddUserResponse)(nil),               // 1: mamlog.admin.v1.AddUserResponse
-	(*SetPasswordRequest)(nil),            // 2: mamlog.admin.v1.SetPasswordRequest
-	(*SetPasswordResponse)(nil),           // 3: mamlog.admin.v1.SetPasswordResponse
-	(*DeleteUserRequest)(nil),             // 4: mamlog.admin.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil),            // 5: mamlog.admin.v1.DeleteUserResponse
-	(*ListUsersRequest)(nil),              // 6: mamlog.admin.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),             // 7: mamlog.admin.v1.ListUsersResponse
-	(*QueryArchiveRequest)(nil),           // 8: mamlog.admin.v1.QueryArchiveRequest
-	(*QueryArchiveResponse)(nil),          // 9: mamlog.admin.v1.QueryArchiveResponse
-	(*Message)(nil),                       // 10: mamlog.admin.v1.Message
-	(*GetPreferencesRequest)(nil),         // 11: mamlog.admin.v1.GetPreferencesRequest
-	(*GetPreferencesResponse)(nil),        // 12: mamlog.admin.v1.GetPreferencesResponse
-	(*PreferencesInForce)(nil),            // 13: mamlog.admin.v1.PreferencesInForce
-	(*SetPreferencesRequest)(nil),         // 14: mamlog.admin.v1.SetPreferencesRequest
-	(*JIDs)(nil),                          // 15: mamlog.admin.v1.JIDs
-	(*SetPreferencesResponse)(nil),        // 16: mamlog.admin.v1.SetPreferencesResponse
-	(*ListPreferenceHistoryRequest)(nil),  // 17: mamlog.admin.v1.ListPreferenceHistoryRequest
-	(*ListPreferenceHistoryResponse)(nil), // 18: mamlog.admin.v1.ListPreferenceHistoryResponse
-	(*HistoryEntry)(nil),                  // 19: mamlog.admin.v1.HistoryEntry
-	(*RebuildRequest)(nil),                // 20: mamlog.admin.v1.RebuildRequest
-	(*RebuildResponse)(nil),               // 21: mamlog.admin.v1.RebuildResponse
-	(*CheckRequest)(nil),                  // 22: mamlog.admin.v1.CheckRequest
-	(*CheckResponse)(nil),                 // 23: mamlog.admin.v1.CheckResponse
-	(*timestamppb.Timestamp)(nil),         // 24: google.protobuf.Timestamp
-	(log.Direction)(0),                    // 25: mamlog.log.v1.Direction
-	(log.Reason)(0),                       // 26: mamlog.log.v1.Reason
-	(*log.Preferences)(nil),               // 27: mamlog.log.v1.Preferences
-	(log.Default)(0),                      // 28: mamlog.log.v1.Default
-	(*log.PreferencesChanged)(nil),        // 29: mamlog.log.v1.PreferencesChanged
-	(*log.PolicyChanged)(nil),             // 30: mamlog.log.v1.PolicyChanged
+	(LinkState)(0),                        // 0: mamlog.admin.v1.LinkState
+	(*AddUserRequest)(nil),                // 1: mamlog.admin.v1.AddUserRequest
+	(*AddUserResponse)(nil),               // 2: mamlog.admin.v1.AddUserResponse
+	(*SetPasswordRequest)(nil),            // 3: mamlog.admin.v1.SetPasswordRequest
+	(*SetPasswordResponse)(nil),           // 4: mamlog.admin.v1.SetPasswordResponse
+	(*DeleteUserRequest)(nil),             // 5: mamlog.admin.v1.DeleteUserRequest
+	(*DeleteUserResponse)(nil),            // 6: mamlog.admin.v1.DeleteUserResponse
+	(*ListUsersRequest)(nil),              // 7: mamlog.admin.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),             // 8: mamlog.admin.v1.ListUsersResponse
+	(*QueryArchiveRequest)(nil),           // 9: mamlog.admin.v1.QueryArchiveRequest
+	(*QueryArchiveResponse)(nil),          // 10: mamlog.admin.v1.QueryArchiveResponse
+	(*Message)(nil),                       // 11: mamlog.admin.v1.Message
+	(*GetPreferencesRequest)(nil),         // 12: mamlog.admin.v1.GetPreferencesRequest
+	(*GetPreferencesResponse)(nil),        // 13: mamlog.admin.v1.GetPreferencesResponse
+	(*PreferencesInForce)(nil),            // 14: mamlog.admin.v1.PreferencesInForce
+	(*SetPreferencesRequest)(nil),         // 15: mamlog.admin.v1.SetPreferencesRequest
+	(*JIDs)(nil),                          // 16: mamlog.admin.v1.JIDs
+	(*SetPreferencesResponse)(nil),        // 17: mamlog.admin.v1.SetPreferencesResponse
+	(*ListPreferenceHistoryRequest)(nil),  // 18: mamlog.admin.v1.ListPreferenceHistoryRequest
+	(*ListPreferenceHistoryResponse)(nil), // 19: mamlog.admin.v1.ListPreferenceHistoryResponse
+	(*HistoryEntry)(nil),                  // 20: mamlog.admin.v1.HistoryEntry
+	(*ListLinksRequest)(nil),              // 21: mamlog.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),             // 22: mamlog.admin.v1.ListLinksResponse
+	(*Link)(nil),                          // 23: mamlog.admin.v1.Link
+	(*LinkedHost)(nil),                    // 24: mamlog.admin.v1.LinkedHost
+	(*RebuildRequest)(nil),                // 25: mamlog.admin.v1.RebuildRequest
+	(*RebuildResponse)(nil),               // 26: mamlog.admin.v1.RebuildResponse
+	(*CheckRequest)(nil),                  // 27: mamlog.admin.v1.CheckRequest
+	(*CheckResponse)(nil),                 // 28: mamlog.admin.v1.CheckResponse
+	(*timestamppb.Timestamp)(nil),         // 29: google.protobuf.Timestamp
+	(log.Direction)(0),                    // 30: mamlog.log.v1.Direction
+	(log.Reason)(0),                       // 31: mamlog.log.v1.Reason
+	(*log.Preferences)(nil),               // 32: mamlog.log.v1.Preferences
+	(log.Default)(0),                      // 33: mamlog.log.v1.Default
+	(*log.PreferencesChanged)(nil),        // 34: mamlog.log.v1.PreferencesChanged
+	(*log.PolicyChanged)(nil),             // 35: mamlog.log.v1.PolicyChanged
+	(*durationpb.Duration)(nil),           // 36: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	24, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
-	24, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
-	10, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
-	24, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
-	25, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
-	26, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
-	24, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
-	13, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	27, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
-	19, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
-	28, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
-	15, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
-	15, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
-	13, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	19, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
-	24, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	29, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
-	30, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
-	0,  // 18: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
-	2,  // 19: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
-	4,  // 20: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
-	6,  // 21: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
-	8,  // 22: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
-	11, // 23: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
-	14, // 24: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
-	17, // 25: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
-	20, // 26: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
-	22, // 27: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
-	1,  // 28: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
-	3,  // 29: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
-	5,  // 30: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
-	7,  // 31: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
-	9,  // 32: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
-	12, // 33: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
-	16, // 34: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
-	18, // 35: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
-	21, // 36: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
-	23, // 37: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
-	28, // [28:38] is the sub-list for method output_type
-	18, // [18:28] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	29, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
+	29, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
+	11, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
+	29, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
+	30, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
+	31, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
+	29, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
+	14, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
+	32, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
+	20, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
+	33, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
+	16, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
+	16, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
+	14, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
+	20, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
+	29, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	34, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
+	35, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
+	23, // 18: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
+	0,  // 19: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
+	29, // 20: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
+	24, // 21: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
+	36, // 22: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
+	36, // 23: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
+	29, // 24: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
+	29, // 25: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
+	1,  // 26: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
+	3,  // 27: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
+	5,  // 28: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
+	7,  // 29: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
+	9,  // 30: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
+	12, // 31: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
+	15, // 32: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
+	18, // 33: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
+	21, // 34: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
+	25, // 35: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
+	27, // 36: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
+	2,  // 37: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
+	4,  // 38: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
+	6,  // 39: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
+	8,  // 40: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
+	10, // 41: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
+	13, // 42: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
+	17, // 43: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
+	19, // 44: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
+	22, // 45: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
+	26, // 46: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
+	28, // 47: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
+	37, // [37:48] is the sub-list for method output_type
+	26, // [26:37] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -1587,13 +2043,14 @@ func file_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   24,
+			NumEnums:      1,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_admin_v1_admin_proto_goTypes,
 		DependencyIndexes: file_admin_v1_admin_proto_depIdxs,
+		EnumInfos:         file_admin_v1_admin_proto_enumTypes,
 		MessageInfos:      file_admin_v1_admin_proto_msgTypes,
 	}.Build()
 	File_admin_v1_admin_proto = out.File

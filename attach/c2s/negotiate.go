@@ -18,6 +18,7 @@ import (
 	"mellium.im/xmpp/stream"
 	"mellium.im/xmpp/websocket"
 
+	"mamlog/attach/wire"
 	"mamlog/xep0313/stanza"
 )
 
@@ -34,12 +35,12 @@ const (
 // up to where mellium knows it. It belongs to one goroutine.
 type negotiation struct {
 	s       *Server
-	conn    net.Conn // as it was accepted
-	wire    *wire    // now: over TLS after STARTTLS
-	framed  bool     // WebSocket
-	host    string   // of the stream that is open
-	account jid.JID  // bare, after authentication
-	session *session // after binding
+	conn    net.Conn   // as it was accepted
+	wire    *wire.Conn // now: over TLS after STARTTLS
+	framed  bool       // WebSocket
+	host    string     // of the stream that is open
+	account jid.JID    // bare, after authentication
+	session *session   // after binding
 }
 
 // negotiate logs the client on n.wire in. It returns nil after telling it why
@@ -92,9 +93,9 @@ func (n *negotiation) config(x *xmpp.Session, _ *xmpp.StreamConfig) xmpp.StreamC
 		n.host = to.Domainpart()
 		switch {
 		case !n.s.hosts[n.host]:
-			n.wire.refuse = &stanza.StreamError{Condition: "host-unknown", Text: fmt.Sprintf("%q is not served here", n.host)}
+			n.wire.Refuse(&stanza.StreamError{Condition: "host-unknown", Text: fmt.Sprintf("%q is not served here", n.host)})
 		case !n.account.Equal(jid.JID{}) && n.account.Domainpart() != n.host:
-			n.wire.refuse = &stanza.StreamError{Condition: "host-unknown", Text: "the host changed after authentication"}
+			n.wire.Refuse(&stanza.StreamError{Condition: "host-unknown", Text: "the host changed after authentication"})
 		}
 	}
 	features := []xmpp.StreamFeature{n.sasl(), xmpp.BindCustom(n.bind), sessionFeature()}
@@ -112,7 +113,7 @@ func (n *negotiation) startTLS() xmpp.StreamFeature {
 	f.Negotiate = func(ctx context.Context, x *xmpp.Session, data any) (xmpp.SessionState, io.ReadWriter, error) {
 		state, rw, err := negotiate(ctx, x, data)
 		if c, ok := rw.(net.Conn); ok {
-			n.wire = n.wire.over(c)
+			n.wire = n.wire.Over(c)
 			rw = n.wire
 		}
 		return state, rw, err
@@ -184,8 +185,8 @@ func (n *negotiation) refuse(err error) {
 		zap.String("host", n.host), zap.String("condition", se.Condition), zap.String("reason", se.Text))
 	n.conn.SetDeadline(time.Now().Add(n.s.limits.CloseTimeout))
 	w := n.wire
-	w.refuse = nil
-	if !w.spoken && !n.framed {
+	w.Refuse(nil)
+	if !w.Spoken() && !n.framed {
 		fmt.Fprintf(w, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s' version='1.0' id='%s'>",
 			stanza.NSClient, nsStream, rand.Text())
 	}

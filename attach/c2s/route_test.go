@@ -434,7 +434,7 @@ func TestSlowQuerier(t *testing.T) {
 		romeo.send("<message to='juliet@test.example' type='chat'><body>%s</body></message>", strings.Repeat("x", 20000))
 	}
 	romeo.settled()
-	const queries = 12 // a megabyte each
+	const queries = 48 // a page of 256 KiB each
 	go func() {
 		for i := range queries {
 			romeo.send("<iq type='set' id='q%d'><query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>50</max></set></query></iq>", i)
@@ -450,7 +450,7 @@ func TestSlowQuerier(t *testing.T) {
 			}
 			return e.Attr("id") == fmt.Sprintf("q%d", i)
 		})
-		if results != 50 {
+		if results == 0 || results >= 50 { // cut by its bytes
 			t.Fatalf("page %d has %d messages", i, results)
 		}
 	}

@@ -66,7 +66,7 @@ func (n *negotiation) sasl() xmpp.StreamFeature {
 			if err := c.authenticate(); err != nil {
 				return 0, nil, err
 			}
-			n.wire.restart()
+			n.wire.Restart()
 			return xmpp.Authn, n.wire, nil
 		},
 	}

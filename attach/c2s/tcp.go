@@ -6,13 +6,14 @@ import (
 	"net"
 	"time"
 
+	"mamlog/attach/wire"
 	"mamlog/xep0313/stanza"
 )
 
 // serveTCP serves one client from accept to close.
 func (s *Server) serveTCP(c net.Conn) {
 	defer c.Close()
-	n := &negotiation{s: s, conn: c, wire: newWire(c)}
+	n := &negotiation{s: s, conn: c, wire: wire.New(c, stanza.NSClient)}
 	x := n.negotiate(context.Background(), false)
 	if x == nil {
 		l := &tcpLink{wire: n.wire, s: s}
@@ -22,14 +23,14 @@ func (s *Server) serveTCP(c net.Conn) {
 	}
 	x.run(&tcpLink{
 		wire: n.wire, s: s,
-		stanzas: stanza.NewReader(n.wire.in, n.wire.prefixes(), s.limits.Stanza),
+		stanzas: stanza.NewReader(n.wire.Rest(), n.wire.Prefixes(), s.limits.Stanza),
 	})
 }
 
 // tcpLink is a stream as RFC 6120 has it, over TCP or TLS.
 type tcpLink struct {
 	s       *Server
-	wire    *wire
+	wire    *wire.Conn
 	stanzas *stanza.Reader
 	buf     []byte // the writer's
 }
@@ -84,5 +85,5 @@ func (l *tcpLink) finish() {
 
 func (l *tcpLink) hangUp() {
 	l.wire.Conn.SetReadDeadline(time.Now().Add(time.Second))
-	l.wire.discard()
+	l.wire.Discard()
 }

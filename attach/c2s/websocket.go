@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/zap"
 
+	"mamlog/attach/wire"
 	"mamlog/xep0313/stanza"
 )
 
@@ -86,7 +87,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.untrack(f)
-	n := &negotiation{s: s, conn: f, wire: newWire(f), framed: true}
+	n := &negotiation{s: s, conn: f, wire: wire.New(f, stanza.NSClient), framed: true}
 	l := &frameLink{s: s, frames: f}
 	x := n.negotiate(context.Background(), !s.c.AllowPlaintext)
 	if x == nil {

@@ -2,68 +2,200 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
 	"runtime/pprof"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"mamlog/bench"
 )
 
 func main() {
-	root := &cobra.Command{
-		Use:           "mamlog-bench",
-		Short:         "Measure mamlog",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	root.AddCommand(pages())
-	if err := root.Execute(); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command(os.Stdout, os.Stderr).ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "mamlog-bench:", err)
 		os.Exit(1)
 	}
 }
 
-func pages() *cobra.Command {
-	var o bench.PagesOptions
-	var profile string
-	c := &cobra.Command{
-		Use:   "pages",
-		Short: "Compare what a page costs in a small and in a large archive",
-		Long: `Fill a small and a large archive, ask both for the same kinds of pages in
-turns, and print the ratio of the costs, with its spread.`,
-		Example: "  mamlog-bench pages\n  mamlog-bench pages --large 100000 --rounds 9",
-		Args:    cobra.NoArgs,
+// run is what all commands have in common.
+type run struct {
+	options bench.Options
+	out     string // directory of the report; empty: none
+	profile string
+	quiet   bool
+
+	stdout, stderr io.Writer
+}
+
+func command(stdout, stderr io.Writer) *cobra.Command {
+	r := &run{options: bench.Normal(), stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:   "mamlog-bench",
+		Short: "Measure mamlog against the bare engine, Prosody and ejabberd",
+		Long: `Measure mamlog against the bare engine, Prosody and ejabberd. What matters is told as
+the ratio of two things that were measured in turns. A report is RESULTS.md, results.json,
+and plots.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	f := root.PersistentFlags()
+	f.StringVar(&r.out, "out", "", "write the report to this directory; else only its page is printed")
+	f.StringVar(&r.profile, "cpuprofile", "", "write a CPU profile of this process to this file")
+	f.BoolVarP(&r.quiet, "quiet", "q", false, "don't tell what is being measured")
+	f.StringVar(&r.options.Dir, "dir", "", "where to put the stores that are measured (default: the system's directory for temporary files)")
+	f.IntVar(&r.options.Rounds, "rounds", r.options.Rounds, "rounds, in turns")
+	f.DurationVar(&r.options.Time, "time", r.options.Time, "how long one measurement of throughput takes; others are shorter")
+	f.Uint64Var(&r.options.Seed, "seed", r.options.Seed, "of the messages")
+	f.IntVar(&r.options.Small, "small", r.options.Small, "messages in the small archive, in process")
+	f.IntVar(&r.options.Large, "large", r.options.Large, "messages in the large archive, in process")
+	f.IntVar(&r.options.Owners, "owners", r.options.Owners, "users who share the messages of the part life")
+	f.IntSliceVar(&r.options.Sizes, "sizes", r.options.Sizes, "messages in the archives that are paged through over XMPP")
+	f.IntVar(&r.options.Pairs, "pairs", r.options.Pairs, "senders, each with a recipient")
+	f.IntVar(&r.options.Window, "window", r.options.Window, "messages of a sender under way")
+	f.IntSliceVar(&r.options.Pagers, "pagers", r.options.Pagers, "clients that page at once")
+
+	for _, p := range append(bench.Parts, bench.HostPart) {
+		root.AddCommand(&cobra.Command{
+			Use: p.Name, Short: "Measure " + p.About, Args: cobra.NoArgs,
+			RunE: func(c *cobra.Command, _ []string) error {
+				_, err := r.measure(c.Context(), "mamlog-bench "+p.Name, []bench.Part{p})
+				return err
+			},
+		})
+	}
+	root.AddCommand(&cobra.Command{
+		Use: "all", Short: "Measure everything (under an hour)", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if term.IsTerminal(int(os.Stderr.Fd())) {
-				bar := progressbar.Default(int64(o.Large), "filling the archives")
-				o.Progress = func(n int) { _ = bar.Set(n) }
+			_, err := r.measure(c.Context(), "mamlog-bench all", bench.Parts)
+			return err
+		},
+	}, quick(r), check(r))
+	return root
+}
+
+// measure makes a report and writes it.
+func (r *run) measure(ctx context.Context, name string, parts []bench.Part) (report bench.Report, err error) {
+	began := time.Now()
+	if !r.quiet {
+		r.options.Progress = func(what string) {
+			fmt.Fprintf(r.stderr, "%6s  %s\n", time.Since(began).Round(time.Second), what)
+		}
+	}
+	if r.profile != "" {
+		f, err := os.Create(r.profile)
+		if err != nil {
+			return report, err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return report, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	b, err := bench.New(r.options)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if report, err = b.Run(ctx, name, parts); err != nil {
+		return report, err
+	}
+	if r.out == "" {
+		report.Markdown(r.stdout)
+		return report, nil
+	}
+	return report, report.Write(r.out)
+}
+
+func quick(r *run) *cobra.Command {
+	return &cobra.Command{
+		Use:   "quick",
+		Short: "Print the ratios to the bare engine, and fail if one is short of its goal",
+		Long: `Print the ratios to the bare engine and those of a large archive to a small one, one a
+line: name, ratio, goal, ok or short. The exit status is not 0 if one is short. It takes
+less than three minutes.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !c.Flags().Changed("time") {
+				r.options.Time = time.Second
 			}
-			if profile != "" {
-				f, err := os.Create(profile)
+			lines := r.stdout
+			if r.out == "" {
+				r.stdout = io.Discard
+			}
+			report, err := r.measure(c.Context(), "mamlog-bench quick", bench.Parts[:1])
+			if err != nil {
+				return err
+			}
+			if err := printGoals(lines, report); err != nil {
+				return err
+			}
+			if short := report.Short(); len(short) > 0 {
+				return fmt.Errorf("%d of the goals are short: %s", len(short), strings.Join(short, "; "))
+			}
+			return nil
+		},
+	}
+}
+
+func printGoals(w io.Writer, r bench.Report) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, s := range r.Sections {
+		for _, g := range s.Goals {
+			fmt.Fprintln(t, g)
+		}
+	}
+	return t.Flush()
+}
+
+func check(r *run) *cobra.Command {
+	var only []string
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Run the whole benchmark with little of everything, and check the form of what it writes",
+		Long: `Run the whole benchmark with little of everything, and check that its report is well
+formed. The ratios are printed, and mean nothing: with so little no figure is asserted, and
+none can be wrong.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			tiny := bench.Tiny()
+			tiny.Dir, tiny.Seed = r.options.Dir, r.options.Seed
+			r.options = tiny
+			if r.out == "" {
+				dir, err := os.MkdirTemp("", "mamlog-bench-")
 				if err != nil {
 					return err
 				}
-				defer f.Close()
-				if err := pprof.StartCPUProfile(f); err != nil {
-					return err
-				}
-				defer pprof.StopCPUProfile()
+				defer os.RemoveAll(dir)
+				r.out = dir
 			}
-			_, err := bench.RunPages(c.OutOrStdout(), o)
-			return err
+			var parts []bench.Part
+			for _, p := range bench.Parts {
+				if len(only) == 0 || slices.Contains(only, p.Name) {
+					parts = append(parts, p)
+				}
+			}
+			report, err := r.measure(c.Context(), "mamlog-bench check", parts)
+			if err != nil {
+				return err
+			}
+			return errors.Join(printGoals(r.stdout, report), bench.Check(r.out))
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&o.Dir, "dir", "", "where to put the archives (default: the system's directory for temporary files)")
-	f.IntVar(&o.Small, "small", 1000, "messages in the small archive")
-	f.IntVar(&o.Large, "large", 1_000_000, "messages in the large archive")
-	f.IntVar(&o.Rounds, "rounds", 7, "rounds, in turns")
-	f.IntVar(&o.PerRound, "pages", 200, "pages of each kind a round")
-	f.Uint64Var(&o.Seed, "seed", 1, "of the messages")
-	f.StringVar(&profile, "cpuprofile", "", "write a CPU profile to this file")
+	c.Flags().StringSliceVar(&only, "only", nil, "only these parts")
 	return c
 }

@@ -22,11 +22,25 @@ The others, with their defaults:
     websocket_listen:            where web clients connect; off
     allow_plaintext: false       log in without TLS; only on loopback
     certificate:, key:           PEM files; self-signed
+  links: []                      XMPP servers whose archive this is; see below
   admin: {socket: DATA_DIR/admin.sock}
   metrics: {listen: }            Prometheus; off, and always on the admin socket
   log_level: info                debug, info, warn, error
   log_format: auto               auto, console, json
   cache_size: 256MiB             memory for reading, shared by all stores
+
+A link makes mamlog the archive of a server such as Prosody or ejabberd, as its
+component (docs/attach-protocol.md). Beside links, c2s is off unless it is set, and
+serves only hosts that are on no link:
+
+  links:
+    - server: 127.0.0.1:5347     address of the server's component listener
+      domain: archive.test.example
+      secret: s3cret             or secret_file: FILE, of mode 0600
+      hosts: [test.example]      those of the hosts that the server has
+      tls: false                 TLS from the first byte on
+      ca:, server_name:          whom to trust, and the name in the certificate
+      allow_plaintext: false     no TLS, and yet not on loopback
 
 These are mod_mam's. They stand at the top level for all hosts, and in a host's
 mapping, as in "hosts: [{test.example: {archive_expires_after: 1y}}]", for one:

@@ -209,7 +209,7 @@ func (s *stores) all() map[string]admin.Store {
 
 // accounts are the users of the embedded host.
 func (s *stores) accounts() *c2s.Accounts {
-	return &c2s.Accounts{Log: s.main.Log, Projections: s.main.Projections, Hosts: s.config.HostNames()}
+	return &c2s.Accounts{Log: s.main.Log, Projections: s.main.Projections, Hosts: s.config.LocalHosts()}
 }
 
 // archive is the archive on these stores. Only a server that serves records

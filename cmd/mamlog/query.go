@@ -30,8 +30,10 @@ A date without a time is its first instant for --start and its last for --end.
 --after and --before take archive ids and leave that message itself out.
 
 The table shows the first line of each message; -> is sent, <- received, <> to
-oneself. --json prints one object a line: id, stamp, with, direction (in, out or
-self), body, stanza. --xml prints XEP-0313 <result/> elements in one root.`,
+oneself, ** broadcast by the room that the archive is of, from the occupant that it
+names. --json prints one object a line: id, stamp, with, direction (in, out, self or
+room), body, stanza, and for a room the sender's real JID if it is known. --xml
+prints XEP-0313 <result/> elements in one root.`,
 		Example: `  mamlog query juliet@test.example --last 20
   mamlog query juliet@test.example --with romeo@test.example --start 2026-11-01
   mamlog query juliet@test.example --json | jq -r .body`,
@@ -107,6 +109,8 @@ func direction(d log.Direction) string {
 		return "out"
 	case log.Direction_DIRECTION_SELF:
 		return "self"
+	case log.Direction_DIRECTION_ROOM:
+		return "room"
 	}
 	return "unknown"
 }
@@ -121,13 +125,14 @@ type jsonMessage struct {
 	Direction string `json:"direction"`
 	Body      string `json:"body"`
 	Stanza    string `json:"stanza"`
+	Sender    string `json:"sender,omitempty"` // only in archives of rooms
 }
 
 func (p *jsonPrinter) page(page *adminv1.QueryArchiveResponse) error {
 	for _, m := range page.GetMessages() {
 		if err := writeJSON(p.out, jsonMessage{
 			ID: m.GetId(), Stamp: stamp(m.GetStamp().AsTime()), With: m.GetWith(),
-			Direction: direction(m.GetDirection()), Body: m.GetBody(), Stanza: m.GetStanza(),
+			Direction: direction(m.GetDirection()), Body: m.GetBody(), Stanza: m.GetStanza(), Sender: m.GetSender(),
 		}); err != nil {
 			return err
 		}

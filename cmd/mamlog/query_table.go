@@ -88,6 +88,8 @@ func arrow(d log.Direction) string {
 		return "->"
 	case log.Direction_DIRECTION_SELF:
 		return "<>"
+	case log.Direction_DIRECTION_ROOM:
+		return "**"
 	}
 	return "??"
 }

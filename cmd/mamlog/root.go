@@ -50,7 +50,7 @@ Exit codes:
 	c.SetHelpCommandGroupID("server")
 	c.SetCompletionCommandGroupID("server")
 	for group, commands := range map[string][]*cobra.Command{
-		"server": {newServeCommand(a), newConfigCommand(a), newVersionCommand(a)},
+		"server": {newServeCommand(a), newLinksCommand(a), newConfigCommand(a), newVersionCommand(a)},
 		"users":  {newUserCommand(a), newQueryCommand(a), newPrefsCommand(a)},
 		"stores": {newRebuildCommand(a), newCheckCommand(a)},
 	} {

@@ -17,9 +17,11 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"mellium.im/xmpp/jid"
 
 	"mamlog/admin"
 	"mamlog/attach/c2s"
+	"mamlog/attach/component"
 	"mamlog/cmd/mamlog/config"
 )
 
@@ -32,8 +34,8 @@ func newServeCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
-		Long: `Run the server until it gets SIGTERM or SIGINT: then it ends all sessions, writes
-everything out and exits with 0. A second signal ends it at once; nothing that was
+		Long: `Run the server until it gets SIGTERM or SIGINT: then it ends all sessions and links,
+writes everything out and exits with 0. A second signal ends it at once; nothing that was
 acknowledged is lost by that, or by a crash.
 
 A relative data_dir is looked up in the directory that the server is started in.
@@ -96,6 +98,9 @@ func override(c *config.Config, listen, webSocket string) error {
 		if c.C2S.AllowPlaintext && !config.Loopback(o.address) {
 			return fmt.Errorf("%s: %s can be reached from other machines, and c2s.allow_plaintext is set in %s", o.flag, o.address, c.File)
 		}
+		if len(c.LocalHosts()) == 0 {
+			return fmt.Errorf("%s: all hosts in %s are on links, so there is none whose clients could connect here", o.flag, c.File)
+		}
 		*o.to = o.address
 	}
 	return nil
@@ -110,7 +115,8 @@ type server struct {
 	logger  *zap.Logger
 	metrics *prometheus.Registry
 	stores  *stores
-	clients *c2s.Server
+	clients *c2s.Server // nil: off
+	links   *component.Links
 	admin   *admin.Service
 
 	adminListener, metricsListener net.Listener
@@ -157,21 +163,30 @@ func (s *server) start(ctx context.Context) error {
 		return err
 	}
 	accounts := s.stores.accounts()
-	c := s.config.C2S
-	s.clients, err = c2s.New(c2s.Config{
-		Listen: c.Listen, WebSocketListen: c.WebSocketListen, AllowPlaintext: c.AllowPlaintext,
-		Certificate: c.Certificate, Key: c.Key, DataDir: s.config.DataDir,
-		Hosts: s.config.HostNames(), Accounts: accounts, Archive: archive,
-		Log: s.stores.main.Log, Projections: s.stores.main.Projections,
-		Logger: s.logger, Metrics: s.metrics,
-	})
-	if err != nil {
-		return s.explainListen(err, "c2s.listen and c2s.websocket_listen in "+s.config.File+", or --listen and --websocket-listen,")
+	if s.links, err = s.newLinks(archive); err != nil {
+		return err
+	}
+	var kick func(jid.JID)
+	if c := s.config.C2S; c.Listen != "" || c.WebSocketListen != "" {
+		s.clients, err = c2s.New(c2s.Config{
+			Listen: c.Listen, WebSocketListen: c.WebSocketListen, AllowPlaintext: c.AllowPlaintext,
+			Certificate: c.Certificate, Key: c.Key, DataDir: s.config.DataDir,
+			Hosts: s.config.LocalHosts(), Accounts: accounts, Archive: archive,
+			Log: s.stores.main.Log, Projections: s.stores.main.Projections,
+			Logger: s.logger, Metrics: s.metrics,
+		})
+		if err != nil {
+			return s.explainListen(err, "c2s.listen and c2s.websocket_listen in "+s.config.File+", or --listen and --websocket-listen,")
+		}
+		kick = s.clients.Kick
+	} else if local := s.config.LocalHosts(); len(local) > 0 {
+		s.logger.Warn("these hosts are on no link, and clients can't connect here since c2s is not set: only commands reach their archives",
+			zap.Strings("hosts", local))
 	}
 	s.admin = admin.New(admin.Config{
 		Hosts: s.config.HostNames(),
 		Main:  s.stores.main.Projections, Accounts: accounts, Archive: archive, Stores: s.stores.all(),
-		Kick: s.clients.Kick, Metrics: promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}), Logger: s.logger,
+		Kick: kick, Links: s.links.Status, Metrics: promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}), Logger: s.logger,
 	})
 	if s.adminListener, err = admin.Listen(s.config.AdminSocket); err != nil {
 		return err
@@ -210,16 +225,23 @@ func (s *server) closeListeners() error {
 // announce says where the server listens.
 func (s *server) announce(ctx context.Context) error {
 	fields := []zap.Field{zap.String("version", version().String()), zap.Strings("hosts", s.config.HostNames())}
+	var clients, webClients net.Addr
+	if s.clients != nil {
+		clients, webClients = s.clients.Addr(), s.clients.WebSocketAddr()
+	}
 	for _, l := range []struct {
 		name string
 		addr net.Addr
-	}{{"c2s", s.clients.Addr()}, {"websocket", s.clients.WebSocketAddr()}, {"metrics", addrOf(s.metricsListener)}} {
+	}{{"c2s", clients}, {"websocket", webClients}, {"metrics", addrOf(s.metricsListener)}} {
 		if l.addr != nil {
 			fields = append(fields, zap.Stringer(l.name, l.addr))
 		}
 	}
+	if n := len(s.config.Links); n > 0 {
+		fields = append(fields, zap.Int("links", n))
+	}
 	fields = append(fields, zap.String("admin", s.config.AdminSocket), zap.String("data_dir", s.config.DataDir))
-	if s.demo {
+	if s.demo && s.clients != nil {
 		if err := s.welcome(ctx); err != nil {
 			return err
 		}
@@ -250,7 +272,10 @@ func (s *server) serve(ctx context.Context) error {
 			}
 		})
 	}
-	run("clients", func() error { return s.clients.Serve(running) })
+	if s.clients != nil {
+		run("clients", func() error { return s.clients.Serve(running) })
+	}
+	run("links", func() error { return s.links.Serve(running) })
 	run("admin socket", func() error { return adminServer.Serve(s.adminListener) })
 	if s.metricsListener != nil {
 		run("metrics", func() error { return metricsServer.Serve(s.metricsListener) })

@@ -1,7 +1,10 @@
 package stanza
 
 import (
+	"bytes"
+	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -155,7 +158,7 @@ func (e *Element) Without(drop func(*Element) bool) *Element {
 			continue
 		}
 		c := *e
-		c.Nodes = append([]Node(nil), e.Nodes[:i]...)
+		c.Nodes = append(make([]Node, 0, len(e.Nodes)-1), e.Nodes[:i]...)
 		for _, n := range e.Nodes[i+1:] {
 			if n.Element == nil || !drop(n.Element) {
 				c.Nodes = append(c.Nodes, n)
@@ -176,7 +179,19 @@ func (e *Element) Copy() *Element {
 }
 
 // Bytes is e as XML. Its own namespace is always declared.
-func (e *Element) Bytes() []byte { return e.Append(nil, "") }
+func (e *Element) Bytes() []byte {
+	scratch := drafts.Get().(*[]byte)
+	b := e.Append((*scratch)[:0], "")
+	out := bytes.Clone(b)
+	if cap(b) <= 64<<10 {
+		*scratch = b
+		drafts.Put(scratch)
+	}
+	return out
+}
+
+// drafts are for Bytes, which can't tell the size before.
+var drafts = sync.Pool{New: func() any { return new([]byte) }}
 
 // Append appends e as XML to b, for a place where inherited is the default
 // namespace.
@@ -195,14 +210,12 @@ func (e *Element) Append(b []byte, inherited string) []byte {
 		case nsXML:
 			b = append(b, "xml:"...)
 		default:
-			// A prefix of its own for each, by the attribute's place.
-			prefix := "a" + string(rune('0'+i/10%10)) + string(rune('0'+i%10))
 			b = append(b, "xmlns:"...)
-			b = append(b, prefix...)
+			b = appendPrefix(b, i)
 			b = append(b, `='`...)
 			b = AppendEscaped(b, a.Space)
 			b = append(b, `' `...)
-			b = append(b, prefix...)
+			b = appendPrefix(b, i)
 			b = append(b, ':')
 		}
 		b = append(b, a.Local...)
@@ -226,13 +239,22 @@ func (e *Element) Append(b []byte, inherited string) []byte {
 	return append(b, '>')
 }
 
+// appendPrefix appends a prefix that no other attribute of the element has.
+func appendPrefix(b []byte, i int) []byte {
+	b = append(b, 'a')
+	if i < 10 {
+		b = append(b, '0')
+	}
+	return strconv.AppendInt(b, int64(i), 10)
+}
+
 // AppendEscaped appends s so that it can stand as text and in an attribute.
 // What XML can't carry at all becomes U+FFFD.
 func AppendEscaped(b []byte, s string) []byte {
 	last := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= 0x20 && c < utf8.RuneSelf && c != '<' && c != '>' && c != '&' && c != '\'' && c != '"' {
+		if classes[c]&escaped == 0 {
 			i++
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -142,6 +143,25 @@ func TestEscapedTextStaysText(t *testing.T) {
 	}
 	if got := again.ChildText(NSClient, "body"); got != "</body>\uFFFD]]>\r\n" {
 		t.Errorf("body %q", got)
+	}
+}
+
+func TestBytesAreTheCallers(t *testing.T) {
+	first := New(NSClient, "message").AddText("first").Bytes()
+	New(NSClient, "message").AddText("other").Bytes()
+	if want := "<message xmlns='jabber:client'>first</message>"; string(first) != want {
+		t.Errorf("%s, want %s", first, want)
+	}
+}
+
+func TestPrefixesOfAttributesDiffer(t *testing.T) {
+	e := New(NSClient, "message")
+	for i := range 250 {
+		e.Attrs = append(e.Attrs, Attr{Space: "urn:x", Local: fmt.Sprintf("b%d", i), Value: "c"})
+	}
+	again, err := Parse(e.Bytes())
+	if err != nil || len(again.Attrs) != 250 {
+		t.Fatalf("%v, %v", again, err)
 	}
 }
 

@@ -55,6 +55,8 @@ const (
 	// AdminServiceListPreferenceHistoryProcedure is the fully-qualified name of the AdminService's
 	// ListPreferenceHistory RPC.
 	AdminServiceListPreferenceHistoryProcedure = "/mamlog.admin.v1.AdminService/ListPreferenceHistory"
+	// AdminServiceListLinksProcedure is the fully-qualified name of the AdminService's ListLinks RPC.
+	AdminServiceListLinksProcedure = "/mamlog.admin.v1.AdminService/ListLinks"
 	// AdminServiceRebuildProcedure is the fully-qualified name of the AdminService's Rebuild RPC.
 	AdminServiceRebuildProcedure = "/mamlog.admin.v1.AdminService/Rebuild"
 	// AdminServiceCheckProcedure is the fully-qualified name of the AdminService's Check RPC.
@@ -75,6 +77,8 @@ type AdminServiceClient interface {
 	// ListPreferenceHistory streams the changes of a user's preferences and of the
 	// policy of the user's host in one order, oldest first.
 	ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest]) (*connect.ServerStreamForClient[v1.ListPreferenceHistoryResponse], error)
+	// ListLinks tells how each configured link to an XMPP server is doing.
+	ListLinks(context.Context, *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error)
 	// Rebuild and Check stream how far they are, and last the outcome of each
 	// store. They go on when the caller leaves.
 	Rebuild(context.Context, *connect.Request[v1.RebuildRequest]) (*connect.ServerStreamForClient[v1.RebuildResponse], error)
@@ -140,6 +144,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("ListPreferenceHistory")),
 			connect.WithClientOptions(opts...),
 		),
+		listLinks: connect.NewClient[v1.ListLinksRequest, v1.ListLinksResponse](
+			httpClient,
+			baseURL+AdminServiceListLinksProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListLinks")),
+			connect.WithClientOptions(opts...),
+		),
 		rebuild: connect.NewClient[v1.RebuildRequest, v1.RebuildResponse](
 			httpClient,
 			baseURL+AdminServiceRebuildProcedure,
@@ -165,6 +175,7 @@ type adminServiceClient struct {
 	getPreferences        *connect.Client[v1.GetPreferencesRequest, v1.GetPreferencesResponse]
 	setPreferences        *connect.Client[v1.SetPreferencesRequest, v1.SetPreferencesResponse]
 	listPreferenceHistory *connect.Client[v1.ListPreferenceHistoryRequest, v1.ListPreferenceHistoryResponse]
+	listLinks             *connect.Client[v1.ListLinksRequest, v1.ListLinksResponse]
 	rebuild               *connect.Client[v1.RebuildRequest, v1.RebuildResponse]
 	check                 *connect.Client[v1.CheckRequest, v1.CheckResponse]
 }
@@ -209,6 +220,11 @@ func (c *adminServiceClient) ListPreferenceHistory(ctx context.Context, req *con
 	return c.listPreferenceHistory.CallServerStream(ctx, req)
 }
 
+// ListLinks calls mamlog.admin.v1.AdminService.ListLinks.
+func (c *adminServiceClient) ListLinks(ctx context.Context, req *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error) {
+	return c.listLinks.CallUnary(ctx, req)
+}
+
 // Rebuild calls mamlog.admin.v1.AdminService.Rebuild.
 func (c *adminServiceClient) Rebuild(ctx context.Context, req *connect.Request[v1.RebuildRequest]) (*connect.ServerStreamForClient[v1.RebuildResponse], error) {
 	return c.rebuild.CallServerStream(ctx, req)
@@ -233,6 +249,8 @@ type AdminServiceHandler interface {
 	// ListPreferenceHistory streams the changes of a user's preferences and of the
 	// policy of the user's host in one order, oldest first.
 	ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest], *connect.ServerStream[v1.ListPreferenceHistoryResponse]) error
+	// ListLinks tells how each configured link to an XMPP server is doing.
+	ListLinks(context.Context, *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error)
 	// Rebuild and Check stream how far they are, and last the outcome of each
 	// store. They go on when the caller leaves.
 	Rebuild(context.Context, *connect.Request[v1.RebuildRequest], *connect.ServerStream[v1.RebuildResponse]) error
@@ -294,6 +312,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("ListPreferenceHistory")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceListLinksHandler := connect.NewUnaryHandler(
+		AdminServiceListLinksProcedure,
+		svc.ListLinks,
+		connect.WithSchema(adminServiceMethods.ByName("ListLinks")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminServiceRebuildHandler := connect.NewServerStreamHandler(
 		AdminServiceRebuildProcedure,
 		svc.Rebuild,
@@ -324,6 +348,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceSetPreferencesHandler.ServeHTTP(w, r)
 		case AdminServiceListPreferenceHistoryProcedure:
 			adminServiceListPreferenceHistoryHandler.ServeHTTP(w, r)
+		case AdminServiceListLinksProcedure:
+			adminServiceListLinksHandler.ServeHTTP(w, r)
 		case AdminServiceRebuildProcedure:
 			adminServiceRebuildHandler.ServeHTTP(w, r)
 		case AdminServiceCheckProcedure:
@@ -367,6 +393,10 @@ func (UnimplementedAdminServiceHandler) SetPreferences(context.Context, *connect
 
 func (UnimplementedAdminServiceHandler) ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest], *connect.ServerStream[v1.ListPreferenceHistoryResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.ListPreferenceHistory is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListLinks(context.Context, *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.ListLinks is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) Rebuild(context.Context, *connect.Request[v1.RebuildRequest], *connect.ServerStream[v1.RebuildResponse]) error {

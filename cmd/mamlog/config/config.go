@@ -17,6 +17,7 @@ type Config struct {
 	DataDir       string // as it was written: relative to the working directory
 	Hosts         []Host
 	C2S           C2S
+	Links         []Link
 	AdminSocket   string
 	MetricsListen string // empty: only on the admin socket
 	LogLevel      string // debug, info, warn or error
@@ -24,12 +25,25 @@ type Config struct {
 	CacheSize     int64  // bytes, shared by all stores
 }
 
-// C2S is where and how clients connect.
+// C2S is where and how clients connect to the hosts that are on no link.
 type C2S struct {
-	Listen           string
+	Listen           string // empty, as is WebSocketListen: off, since there are links
 	WebSocketListen  string // empty: no WebSocket
 	AllowPlaintext   bool
 	Certificate, Key string // PEM files; empty: a self-signed certificate
+}
+
+// Link is how mamlog becomes the archive of an XMPP server: as its component.
+type Link struct {
+	Server         string // host:port
+	Domain         string // of the component, prepared
+	Secret         string // empty: in SecretFile
+	SecretFile     string
+	Hosts          []string // that the server has, prepared
+	TLS            bool
+	CA             string // PEM file; empty: the system's authorities
+	ServerName     string // in the server's certificate; empty: the host of Server
+	AllowPlaintext bool
 }
 
 // Host is one domain with the options in force for it.
@@ -114,6 +128,27 @@ func (c *Config) HostNames() []string {
 		names[i] = h.Name
 	}
 	return names
+}
+
+// LocalHosts are the names of the hosts that are on no link: their accounts are
+// here.
+func (c *Config) LocalHosts() []string {
+	var names []string
+	for _, h := range c.Hosts {
+		if c.LinkOf(h.Name) == nil {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
+// LinkOf returns the link that the host is on, nil if it is on none.
+func (c *Config) LinkOf(host string) *Link {
+	i := slices.IndexFunc(c.Links, func(l Link) bool { return slices.Contains(l.Hosts, host) })
+	if i < 0 {
+		return nil
+	}
+	return &c.Links[i]
 }
 
 // Host returns the host with that name, nil if there is none.

@@ -165,6 +165,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("data_dir: data\nhosts: [test.example]\n")
 	f.Add("hosts:\n  - a: {storage: {archive: memory}}\n  - &x b\n  - *x\n")
 	f.Add("{? [a]: b, <<: *c}")
+	f.Add("data_dir: d\nhosts: [a]\nlinks: [{server: \"[::1]:1\", domain: b, secret: c, hosts: [a], tls: true, server_name: x}]\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		c, err := Parse("f", []byte(s))
 		if err == nil {

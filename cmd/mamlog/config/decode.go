@@ -38,8 +38,9 @@ type decoder struct {
 
 	hosts   *yaml.Node // walked last, when base is complete
 	c2s     *yaml.Node
+	links   *yaml.Node            // walked when the hosts are known
 	listens map[string]*yaml.Node // by option
-	pems    map[string]*yaml.Node // by option
+	pems    map[string]*yaml.Node // by option; other files too
 	stores  []storageEntry
 }
 
@@ -213,6 +214,9 @@ func (d *decoder) finish(root *yaml.Node) {
 		d.readHosts(d.hosts)
 	}
 	d.checkStorage()
+	if d.links != nil {
+		d.readLinks(d.links)
+	}
 	d.checkListeners()
 	d.checkPEMs()
 	if c.AdminSocket == "" {

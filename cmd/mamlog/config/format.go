@@ -10,8 +10,12 @@ import (
 	"mamlog/log"
 )
 
+// hiddenSecret is written for a secret: the effective configuration ends up on
+// screens and in tickets.
+const hiddenSecret = "not-shown"
+
 // Format writes the effective configuration, which is a configuration itself
-// that says everything and says it for each host.
+// that says everything and says it for each host, but for secrets.
 func (c *Config) Format() string {
 	var b strings.Builder
 	line := func(indent int, key string, value string) {
@@ -23,15 +27,41 @@ func (c *Config) Format() string {
 		b.WriteByte('\n')
 	}
 	line(0, "data_dir", scalar(c.DataDir))
-	line(0, "c2s", "")
-	line(2, "listen", scalar(c.C2S.Listen))
-	if c.C2S.WebSocketListen != "" {
-		line(2, "websocket_listen", scalar(c.C2S.WebSocketListen))
+	if c.C2S.Listen != "" {
+		line(0, "c2s", "")
+		line(2, "listen", scalar(c.C2S.Listen))
+		if c.C2S.WebSocketListen != "" {
+			line(2, "websocket_listen", scalar(c.C2S.WebSocketListen))
+		}
+		line(2, "allow_plaintext", fmt.Sprint(c.C2S.AllowPlaintext))
+		if c.C2S.Certificate != "" {
+			line(2, "certificate", scalar(c.C2S.Certificate))
+			line(2, "key", scalar(c.C2S.Key))
+		}
 	}
-	line(2, "allow_plaintext", fmt.Sprint(c.C2S.AllowPlaintext))
-	if c.C2S.Certificate != "" {
-		line(2, "certificate", scalar(c.C2S.Certificate))
-		line(2, "key", scalar(c.C2S.Key))
+	if len(c.Links) > 0 {
+		line(0, "links", "")
+	}
+	for _, l := range c.Links {
+		b.WriteString("  - server: " + scalar(l.Server) + "\n")
+		line(4, "domain", scalar(l.Domain))
+		if l.SecretFile != "" {
+			line(4, "secret_file", scalar(l.SecretFile))
+		} else {
+			line(4, "secret", hiddenSecret)
+		}
+		line(4, "hosts", "")
+		for _, h := range l.Hosts {
+			b.WriteString("      - " + scalar(h) + "\n")
+		}
+		line(4, "tls", fmt.Sprint(l.TLS))
+		if l.CA != "" {
+			line(4, "ca", scalar(l.CA))
+		}
+		if l.ServerName != "" {
+			line(4, "server_name", scalar(l.ServerName))
+		}
+		line(4, "allow_plaintext", fmt.Sprint(l.AllowPlaintext))
 	}
 	line(0, "admin", "{socket: "+flow(c.AdminSocket)+"}")
 	if c.MetricsListen != "" {

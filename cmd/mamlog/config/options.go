@@ -31,6 +31,13 @@ func (d *decoder) globalOptions() []option {
 			d.c2s = n
 			d.mapping(path, n, d.c2sOptions())
 		}},
+		{"links", func(path string, n *yaml.Node) {
+			if n.Kind != yaml.SequenceNode {
+				d.fail(n, path, "this is %s; allowed is a list of links, [] for none", describe(n))
+				return
+			}
+			d.links = n
+		}},
 		{"admin", func(path string, n *yaml.Node) {
 			d.mapping(path, n, []option{{"socket", d.text(&c.AdminSocket, "the path of a Unix socket")}})
 		}},

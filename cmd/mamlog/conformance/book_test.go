@@ -16,7 +16,7 @@ const bookMessages = 2000
 // the test, with its own lengths and punctuation.
 func bookLines(t *testing.T, n int) []string {
 	t.Helper()
-	needDebian(t, "bible-kjv", "bible-kjv-text")
+	NeedDebian(t, "bible-kjv", "bible-kjv-text")
 	out, err := exec.Command("bible", "-f", "Gen1:1-Lev27:34").Output()
 	if err != nil {
 		t.Fatalf("reading the book: %v", err)
@@ -33,7 +33,7 @@ func bookLines(t *testing.T, n int) []string {
 // once, with the id that the live stanza carried.
 func TestBook(t *testing.T) {
 	t.Parallel()
-	needDebian(t, "python3-slixmpp")
+	NeedDebian(t, "python3-slixmpp")
 	text := bookLines(t, bookMessages)
 	s := startServer(t, "")
 	addUsers(t, s, "juliet", "romeo")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,12 +28,24 @@ type Client struct {
 	JID  string // as bound
 	Bare string
 
-	conn net.Conn
+	// NoAcks: what arrives is not acknowledged (XEP-0198). Set before Manage.
+	NoAcks bool
 
-	mu     sync.Mutex // guards what follows
-	queue  []*Element // stanzas not yet taken by Next
-	err    error      // why reading ended
-	signal chan struct{}
+	// Taken is how many of the stanzas sent over a stream the server had taken
+	// when it was resumed here (XEP-0198).
+	Taken uint32
+
+	conn     net.Conn
+	space    string // of the stream's stanzas; "" for that of clients
+	from     string // the attribute, where stanzas need one
+	patience time.Duration
+	signal   chan struct{} // something below has changed
+
+	mu       sync.Mutex // guards what follows
+	queue    []*Element // stanzas not yet taken by Next
+	presence []*Element // of rooms, not yet taken by Join or Leave
+	err      error      // why reading ended
+	handled  uint32     // stanzas received, since Manage where that was called
 }
 
 // DialOptions say how a client logs in.
@@ -43,6 +56,14 @@ type DialOptions struct {
 	Password string
 	Resource string
 	StartTLS bool // else plain text, which the server allows on loopback
+
+	// Patience bounds the wait for each stanza; 0 for a generous time.
+	Patience time.Duration
+
+	// Resume is the stream to take up again, by its id of XEP-0198, instead of
+	// binding Resource; Handled says how many of its stanzas had arrived.
+	Resume  string
+	Handled uint32
 }
 
 // Dial logs in and binds the resource; it sends no presence.
@@ -51,7 +72,10 @@ func Dial(ctx context.Context, o DialOptions) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{conn: conn, signal: make(chan struct{}, 1)}
+	c := &Client{conn: conn, patience: o.Patience, signal: make(chan struct{}, 1)}
+	if c.patience == 0 {
+		c.patience = patience
+	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(patience)
@@ -109,6 +133,9 @@ func (c *Client) login(o DialOptions) (*xml.Decoder, error) {
 	if dec, _, err = c.open(o.Domain); err != nil {
 		return nil, err
 	}
+	if o.Resume != "" {
+		return dec, c.resume(dec, o)
+	}
 	resource := ""
 	if o.Resource != "" {
 		resource = "<resource>" + escape(o.Resource) + "</resource>"
@@ -142,17 +169,8 @@ func (c *Client) open(domain string) (*xml.Decoder, *Element, error) {
 		return nil, nil, err
 	}
 	dec := c.decoder()
-	for {
-		tok, err := dec.Token()
-		if err != nil {
-			return nil, nil, err
-		}
-		if start, ok := tok.(xml.StartElement); ok {
-			if start.Name.Local != "stream" {
-				return nil, nil, fmt.Errorf("want a stream header, got <%s>", start.Name.Local)
-			}
-			break
-		}
+	if _, err := streamHeader(dec); err != nil {
+		return nil, nil, err
 	}
 	features, err := nextElement(dec)
 	if err != nil {
@@ -162,6 +180,21 @@ func (c *Client) open(domain string) (*xml.Decoder, *Element, error) {
 		return nil, nil, fmt.Errorf("want stream features, got %s", features)
 	}
 	return dec, features, nil
+}
+
+func streamHeader(dec *xml.Decoder) (xml.StartElement, error) {
+	for {
+		tok, err := dec.Token()
+		if err != nil {
+			return xml.StartElement{}, err
+		}
+		if start, ok := tok.(xml.StartElement); ok {
+			if start.Name.Local != "stream" {
+				return start, fmt.Errorf("want a stream header, got <%s>", start.Name.Local)
+			}
+			return start, nil
+		}
+	}
 }
 
 // nextElement reads the next child of the stream.
@@ -183,16 +216,31 @@ func nextElement(dec *xml.Decoder) (*Element, error) {
 func (c *Client) read(dec *xml.Decoder) {
 	for {
 		e, err := nextElement(dec)
+		if err == nil && c.space != "" {
+			e.rename(c.space, nsClient)
+		}
 		c.mu.Lock()
 		switch {
 		case err != nil:
 			c.err = err
-		case e.Name.Local == "presence": // no case here is about presence
-		case e.Name.Local == "iq" && e.Attr("type") == "set":
+		case e.Name.Local == "presence":
+			// No case here is about presence but that of rooms.
+			if e.Child("{"+nsMUC+"#user}x") != nil || e.Attr("type") == "error" {
+				c.presence = append(c.presence, e)
+			}
+		case e.Name.Local == "iq" && e.Attr("type") == "set" && c.space == "":
 			// Roster pushes: answered, as RFC 6121 demands, and not shown.
 			_ = c.Send("<iq type='result' id='" + escape(e.Attr("id")) + "'/>")
+		case e.Name.Space == nsSM:
+			c.manage(e)
+		case e.Attr("type") == "get" && e.Child("{"+nsPing+"}ping") != nil:
+			_ = c.Send("<iq type='result' to='" + escape(e.Attr("from")) + "' id='" + escape(e.Attr("id")) + "'/>")
+		case isRoomNotice(e):
 		default:
 			c.queue = append(c.queue, e)
+		}
+		if err == nil && e.Name.Space == nsClient {
+			c.handled++
 		}
 		c.mu.Unlock()
 		select {
@@ -213,15 +261,24 @@ func (c *Client) Send(s string) error {
 
 var errTimeout = errors.New("nothing arrived in time")
 
-// Next waits for the next stanza. Only one goroutine may call it at a time.
+// Next waits for the next stanza. Only one goroutine may wait at a time.
 func (c *Client) Next() (*Element, error) {
-	timer := time.NewTimer(patience)
+	return c.take(&c.queue, func(*Element) bool { return true })
+}
+
+// take waits for the first element of a list that fits, and removes it.
+func (c *Client) take(list *[]*Element, fits func(*Element) bool) (*Element, error) {
+	timer := time.NewTimer(c.patience)
 	defer timer.Stop()
 	for {
 		c.mu.Lock()
-		if len(c.queue) > 0 {
-			e := c.queue[0]
-			c.queue = c.queue[1:]
+		if i := slices.IndexFunc(*list, fits); i >= 0 {
+			e := (*list)[i]
+			if i == 0 {
+				*list = (*list)[1:]
+			} else {
+				*list = slices.Delete(*list, i, i+1)
+			}
 			c.mu.Unlock()
 			return e, nil
 		}
@@ -247,11 +304,17 @@ func (c *Client) Close() {
 // Drop cuts the connection without a word.
 func (c *Client) Drop() { _ = c.conn.Close() }
 
-// Call sends an IQ of the given type and returns the answer, failing on any
-// other stanza that arrives first unless skip is set.
-func (c *Client) Call(typ, payload string) (*Element, error) {
+// Call sends an IQ of the given type to the own account and returns the answer,
+// failing on any other stanza that arrives first.
+func (c *Client) Call(typ, payload string) (*Element, error) { return c.CallTo("", typ, payload) }
+
+// CallTo is Call with an address.
+func (c *Client) CallTo(to, typ, payload string) (*Element, error) {
 	id := newID()
-	if err := c.Send("<iq type='" + typ + "' id='" + id + "'>" + payload + "</iq>"); err != nil {
+	if to != "" {
+		to = " to='" + escape(to) + "'"
+	}
+	if err := c.Send("<iq type='" + typ + "'" + c.from + to + " id='" + id + "'>" + payload + "</iq>"); err != nil {
 		return nil, err
 	}
 	e, err := c.Next()
@@ -269,7 +332,7 @@ func (c *Client) Available() error {
 	id := newID()
 	// A stream is processed in order, so the ping's answer, whatever it is,
 	// shows that the presence before it was processed.
-	if err := c.Send("<presence/><iq type='get' id='" + id + "'><ping xmlns='urn:xmpp:ping'/></iq>"); err != nil {
+	if err := c.Send("<presence/><iq type='get' id='" + id + "'><ping xmlns='" + nsPing + "'/></iq>"); err != nil {
 		return err
 	}
 	// Stored messages may come first; they stay for the caller.

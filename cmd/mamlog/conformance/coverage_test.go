@@ -1,7 +1,10 @@
 package conformance
 
 import (
+	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -10,17 +13,26 @@ import (
 // be a transcript is one, every transcript is in the list, and what is not
 // tested says why.
 func TestChecklist(t *testing.T) {
-	all, err := LoadTranscripts("testdata/transcripts")
-	if err != nil {
-		t.Fatal(err)
+	unlisted := map[string]bool{} // "rooms muc_pagination"
+	for kind, load := range map[string]func() ([]*Transcript, error){"transcript": Transcripts, "rooms": Rooms} {
+		all, err := load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tr := range all {
+			unlisted[kind+" "+tr.Name] = true
+		}
 	}
-	unlisted := map[string]bool{}
-	for _, tr := range all {
-		unlisted[tr.Name] = true
-	}
+	exists := maps.Clone(unlisted)
 	text, err := os.ReadFile("testdata/cases.txt")
 	if err != nil {
 		t.Fatal(err)
+	}
+	goTests := map[string]bool{}
+	for _, dir := range []string{".", "../../../integrations"} {
+		for _, name := range testsIn(t, dir) {
+			goTests[name] = true
+		}
 	}
 	covered, not := 0, 0
 	seen := map[string]bool{}
@@ -43,18 +55,16 @@ func TestChecklist(t *testing.T) {
 			continue
 		}
 		covered++
-		file, isTranscript := strings.CutPrefix(where, "transcript")
-		if file = strings.TrimSpace(file); file == "" {
+		kind, file, named := strings.Cut(where, " ")
+		if !named {
 			file = name
 		}
 		switch {
-		case isTranscript:
-			if _, err := os.Stat("testdata/transcripts/" + file + ".txt"); err != nil {
-				t.Errorf("%s: there is no transcript %s", name, file)
-			}
-			delete(unlisted, file)
-		case !goTests[where]:
-			t.Errorf("%s: there is no test %s", name, where)
+		case exists[kind+" "+file]:
+			delete(unlisted, kind+" "+file)
+		case !named && goTests[where]:
+		default:
+			t.Errorf("%s: there is no %s", name, where)
 		}
 	}
 	for name := range unlisted {
@@ -63,5 +73,24 @@ func TestChecklist(t *testing.T) {
 	t.Logf("%d cases tested, %d not, each with its reason", covered, not)
 }
 
-// goTests are the tests that cases.txt may name.
-var goTests = map[string]bool{"TestCases": true, "TestRetention": true, "TestSlixmpp": true}
+// testsIn are the names of the Go tests in a directory.
+func testsIn(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testFunc.FindAllStringSubmatch(string(text), -1) {
+			names = append(names, m[1])
+		}
+	}
+	return names
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(`)

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -51,6 +52,14 @@ func (e *Element) Content() string {
 		return ""
 	}
 	return e.Text
+}
+
+// remove takes elements of that name out of e, however deep.
+func (e *Element) remove(name xml.Name) {
+	e.Children = slices.DeleteFunc(e.Children, func(c *Element) bool { return c.Name == name })
+	for _, c := range e.Children {
+		c.remove(name)
+	}
 }
 
 // readElement reads what follows start up to its end.

@@ -46,7 +46,7 @@ func (v Vars) Expand(s string) (string, error) {
 // says something where the content is open), and <any/> is any one element.
 // Text is compared as it stands, or trimmed where there are children beside it.
 //
-// In an attribute's value or in text: * is anything, {{x}} binds x on first
+// In an attribute's value or in text: * is anything, "a | b" is either, {{x}} binds x on first
 // use and equals it later, {{x}} within a longer value must be bound. A value
 // that begins with ? may be absent: from='?romeo@test.example', complete='?false',
 // and '?*' is "whatever".
@@ -228,6 +228,14 @@ func pair(p, g *Element, i int, used []bool, v Vars, path string, open bool) boo
 func matchValue(want, have string, v Vars) string {
 	if want == "*" {
 		return ""
+	}
+	if alternatives := strings.Split(want, " | "); len(alternatives) > 1 {
+		for _, a := range alternatives {
+			if matchValue(a, have, v) == "" {
+				return ""
+			}
+		}
+		return fmt.Sprintf("want one of %q, got %q", want, have)
 	}
 	if m := whole.FindStringSubmatch(want); m != nil {
 		val, ok := v[m[1]]

@@ -37,10 +37,12 @@ func TestMatcher(t *testing.T) {
 		{"child that may be missing, missing", `<a><b/><c maybe='yes'/></a>`, `<a><b/></a>`, nil},
 		{"child that may be missing, there", `<a><b/><c maybe='yes'/></a>`, `<a><b/><c/></a>`, nil},
 		{"any element", `<a><any/></a>`, `<a><b x='1'>y</b></a>`, nil},
+		{"either", `<a x='1 | 2'>{{i}} | 3</a>`, `<a x='2'>3</a>`, nil},
 		{"child that must be missing", `<a>...<b x='1' absent='yes'/></a>`, `<a><b x='2'/></a>`, nil},
 
 		{"child that must be missing, there", `<a>...<b x='1' absent='yes'/></a>`, `<a><b x='1'/></a>`, []string{`a/b: must be absent: <b x='1'/>`}},
 		{"child that may be missing, wrong", `<a><c x='1' maybe='yes'/></a>`, `<a><c x='2'/></a>`, []string{`a/c: unexpected: <c x='2'/>`}},
+		{"neither", `<a x='1 | 2'/>`, `<a x='3'/>`, []string{`a@x: want one of "1 | 2", got "3"`}},
 		{"any element is one element", `<a><any/></a>`, `<a><b/><b/></a>`, []string{`a/b: unexpected`}},
 		{"any element is at least one", `<a><any/></a>`, `<a/>`, []string{`a/any: missing`}},
 		{"optional attribute wrong", `<fin complete='?false'/>`, `<fin complete='true'/>`, []string{`fin@complete: want "false", got "true"`}},

@@ -165,7 +165,7 @@ func checkRoundtrip(t *testing.T, events []event, juliet, romeo string) {
 
 func TestSlixmpp(t *testing.T) {
 	t.Parallel()
-	needDebian(t, "python3-slixmpp")
+	NeedDebian(t, "python3-slixmpp")
 	s := startServer(t, "")
 	addUsers(t, s, "juliet", "romeo")
 	events := runPython(t, s, "slixmpp_roundtrip.py", "juliet", "romeo", Password, fmt.Sprint(roundtripMessages))
@@ -192,7 +192,7 @@ func TestSlixmpp(t *testing.T) {
 
 func TestNbxmpp(t *testing.T) {
 	t.Parallel()
-	needDebian(t, "python3-nbxmpp", "python3-gi")
+	NeedDebian(t, "python3-nbxmpp", "python3-gi")
 	s := startServer(t, "")
 	addUsers(t, s, "juliet", "romeo")
 	events := runPython(t, s, "nbxmpp_roundtrip.py", "juliet", "romeo", Password, fmt.Sprint(roundtripMessages))

@@ -12,6 +12,7 @@ import (
 // know of it afterwards.
 type query struct {
 	id   string
+	to   string
 	flip bool
 	xml  string
 }
@@ -37,7 +38,7 @@ func buildQuery(arg string, v Vars) (*query, error) {
 		return nil, err
 	}
 	q := &query{id: newID()}
-	var form, rsm, to, queryID string
+	var form, rsm, queryID string
 	queryID = q.id
 	for _, f := range fields {
 		name, value, _ := strings.Cut(f, "=")
@@ -45,7 +46,7 @@ func buildQuery(arg string, v Vars) (*query, error) {
 		case "flip":
 			q.flip = true
 		case "to":
-			to = " to='" + escape(value) + "'"
+			q.to = value
 		case "rsm": // only an empty set, as some clients send it
 			rsm += " "
 		case "max", "after", "before", "index":
@@ -69,6 +70,10 @@ func buildQuery(arg string, v Vars) (*query, error) {
 	if q.flip {
 		flip = "<flip-page/>"
 	}
+	to := ""
+	if q.to != "" {
+		to = " to='" + escape(q.to) + "'"
+	}
 	q.xml = "<iq type='set' id='" + q.id + "'" + to + "><query xmlns='" + nsMAM + "' queryid='" + queryID + "'>" +
 		form + rsm + flip + "</query></iq>"
 	return q, nil
@@ -78,7 +83,12 @@ var span = regexp.MustCompile(`^([a-z]+)(\d+)\.\.([a-z]+)(\d+)$`)
 
 // expectPage turns "m6..m10 count=15 index=5 complete=false" into the patterns
 // of the results, in the order of sending, and of the answer to the IQ.
-func expectPage(arg, owner, full string, q *query, bodies map[string]string) ([]string, error) {
+func expectPage(arg, own, full string, q *query, bodies map[string]string) ([]string, error) {
+	// The own account needs not say who it is; every other archive must.
+	owner := "?" + own
+	if q.to != "" && strings.ToLower(q.to) != own {
+		owner = q.to
+	}
 	var ids []string
 	opts := map[string]string{}
 	for _, f := range strings.Fields(arg) {
@@ -115,7 +125,7 @@ func expectPage(arg, owner, full string, q *query, bodies map[string]string) ([]
 		if message == "" {
 			message = "<any/>"
 		}
-		patterns = append(patterns, "<message to='"+full+"' from='?"+owner+"' id='?*' type='?normal'>"+
+		patterns = append(patterns, "<message to='"+full+"' from='"+owner+"' id='?*' type='?normal'>"+
 			"<result xmlns='"+nsMAM+"' queryid='"+q.id+"' id='{{"+id+"}}'>"+
 			"<forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' stamp='{{"+id+".stamp}}'/>"+
 			strings.Replace(message, "<any/>", "<any xmlns='"+nsClient+"'/>", 1)+"</forwarded></result></message>")
@@ -137,7 +147,7 @@ func expectPage(arg, owner, full string, q *query, bodies map[string]string) ([]
 	if opts["complete"] == "true" {
 		complete = "true"
 	}
-	return append(patterns, "<iq type='result' id='"+q.id+"' to='"+full+"' from='?"+owner+"'>"+
+	return append(patterns, "<iq type='result' id='"+q.id+"' to='"+full+"' from='"+owner+"'>"+
 		"<fin xmlns='"+nsMAM+"' complete='"+complete+"' stable='?true' queryid='?"+q.id+"'><set xmlns='"+nsRSM+"'>"+
 		bounds+"<count>"+opts["count"]+"</count></set></fin></iq>"), nil
 }

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"encoding/xml"
 	"fmt"
 	"regexp"
 	"slices"
@@ -10,22 +11,24 @@ import (
 	"time"
 )
 
-// Run plays a transcript against a server. The error names the line, shows
-// what was wanted, what came and how they differ, and ends with the
-// conversation up to there.
-func (t *Transcript) Run(ctx context.Context, s *Server, suffix string) error {
+// Run plays a transcript on a host, with the suffix in the names of its
+// accounts. The error names the line, shows what was wanted, what came and how
+// they differ, and ends with the conversation up to there. Each wait for a
+// stanza is bounded by wait, or generously where that is 0.
+func (t *Transcript) Run(ctx context.Context, h Host, suffix string, wait time.Duration) error {
 	r := &run{
-		server: s, suffix: suffix,
-		clients: map[string]*Client{}, asked: map[string]*query{}, lastIQ: map[string]string{},
+		host: h, suffix: suffix, wait: wait,
+		clients: map[string]*Client{}, joined: map[string][]string{},
+		asked: map[string]*query{}, lastIQ: map[string]string{},
 		vars: Vars{}, bodies: map[string]string{},
 	}
 	defer r.close()
 	for _, u := range t.Users {
-		if err := s.AddUser(ctx, u+"-"+suffix); err != nil {
+		if err := h.AddUser(ctx, u+"-"+suffix); err != nil {
 			return err
 		}
 	}
-	for _, step := range t.Steps {
+	for _, step := range t.on(h, suffix) {
 		if err := r.step(ctx, step); err != nil {
 			return fmt.Errorf("%s.txt:%d: %w\n\nThe conversation so far:\n%s", t.Name, step.Line, err, strings.Join(r.log, "\n"))
 		}
@@ -38,13 +41,15 @@ func (t *Transcript) Run(ctx context.Context, s *Server, suffix string) error {
 
 // run is the state of one transcript being played.
 type run struct {
-	server *Server
+	host   Host
 	suffix string
+	wait   time.Duration
 
-	order   []string           // labels, in order of connection
-	clients map[string]*Client // by "user/resource"
-	asked   map[string]*query  // the last query, by label
-	lastIQ  map[string]string  // id of the last IQ sent, by label
+	order   []string            // labels, in order of connection
+	clients map[string]*Client  // by "user/resource"
+	joined  map[string][]string // occupant JIDs, by label
+	asked   map[string]*query   // the last query, by label
+	lastIQ  map[string]string   // id of the last IQ sent, by label
 	vars    Vars
 	bodies  map[string]string // patterns of the fixture's messages, by name of id
 	log     []string
@@ -91,8 +96,11 @@ func (r *run) step(ctx context.Context, s Step) error {
 			c.Close()
 		}
 		delete(r.clients, label)
+		delete(r.joined, label)
 		r.order = slices.DeleteFunc(r.order, func(l string) bool { return l == label })
 		return nil
+	case "room", "join", "leave", "affiliate", "gone":
+		return r.enter(s.Op, strings.Fields(s.Arg))
 	case "archive":
 		return r.archive(ctx, strings.Fields(s.Arg))
 	case "expect":
@@ -164,16 +172,15 @@ func (r *run) connect(ctx context.Context, user, resource string, flags []string
 		}
 	}
 	label := user + "/" + resource
-	c, err := Dial(ctx, DialOptions{
-		Addr: r.server.Addr, Domain: Domain, User: user + "-" + r.suffix, Password: Password, Resource: resource,
-		StartTLS: slices.Contains(flags, "tls"),
-	})
+	o := r.host.login(user+"-"+r.suffix, resource)
+	o.StartTLS, o.Patience = slices.Contains(flags, "tls"), r.wait
+	c, err := Dial(ctx, o)
 	if err != nil {
 		return err
 	}
 	r.clients[label] = c
 	r.order = append(r.order, label)
-	if want := user + "-" + r.suffix + "@" + Domain + "/" + resource; c.JID != want {
+	if want := o.User + "@" + o.Domain + "/" + resource; c.JID != want {
 		return fmt.Errorf("bound %s, asked for %s", c.JID, want)
 	}
 	if slices.Contains(flags, "unavailable") {
@@ -195,40 +202,51 @@ func (r *run) connect(ctx context.Context, user, resource string, flags []string
 	return nil
 }
 
-// archive is the fixture: romeo sends the user so many messages, numbered from
-// 1, and each arrives with its archive id, captured as m1, m2 and so on.
+// archive is the fixture: romeo sends the user or the room so many messages,
+// numbered from 1, and each arrives with its archive id, captured as m1, m2 and
+// so on.
 func (r *run) archive(ctx context.Context, args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("archive wants a user and a number")
+		return fmt.Errorf("archive wants a user or a room, and a number")
 	}
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
-	label, c, err := r.find(args[0])
+	f, err := r.fixture(ctx, args[0])
 	if err != nil {
 		return err
 	}
 	_, romeo, err := r.find("romeo")
 	if err != nil {
-		if err := r.connect(ctx, "romeo", "orchard", nil); err != nil {
-			return err
-		}
-		romeo = r.clients["romeo/orchard"]
+		return err
 	}
 	spaced := len(args) > 2 && args[2] == "spaced"
 	for i := 1; i <= n; i++ {
 		k := strconv.Itoa(i)
-		head := "<message xmlns='" + nsClient + "' from='" + romeo.JID + "' to='" + c.Bare + "' type='chat' id='msg" + k + "'><body>" + k + "</body>"
-		out := "<message to='" + c.Bare + "' type='chat' id='msg" + k + "'><body>" + k + "</body></message>"
+		attributes := "type='" + f.typ + "' id='msg" + k + "'><body>" + k + "</body>"
+		out := "<message to='" + f.archive + "' " + attributes + "</message>"
 		r.note("romeo", ">", out)
 		if err := romeo.Send(out); err != nil {
 			return err
 		}
-		if err := r.expect(label, c, head+"<stanza-id xmlns='"+nsSID+"' by='"+c.Bare+"' id='{{m"+k+"}}'/></message>"); err != nil {
-			return err
+		head := "<message xmlns='" + nsClient + "' from='" + f.from + "' "
+		id := "<stanza-id xmlns='" + nsSID + "' by='" + f.archive + "' id='{{m" + k + "}}'"
+		for _, label := range f.readers {
+			to := f.archive
+			if f.typ == "groupchat" {
+				to = r.clients[label].JID
+			}
+			if err := r.expect(label, r.clients[label], head+"to='"+to+"' "+attributes+id+"/></message>"); err != nil {
+				return err
+			}
 		}
-		r.bodies["m"+k] = head + "<stanza-id xmlns='" + nsSID + "' by='" + c.Bare + "' id='{{m" + k + "}}' maybe='yes'/></message>"
+		if f.typ == "groupchat" {
+			// A room's archive has no to, and may say who it was.
+			r.bodies["m"+k] = head + attributes + id + " maybe='yes'/><x xmlns='" + nsMUC + "#user' maybe='yes'>...</x></message>"
+		} else {
+			r.bodies["m"+k] = head + "to='" + f.archive + "' " + attributes + id + " maybe='yes'/></message>"
+		}
 		if spaced {
 			// A stamp of its own for each: the clock is shared with the server,
 			// and a stamp has at least a millisecond's precision.
@@ -240,6 +258,38 @@ func (r *run) archive(ctx context.Context, args []string) error {
 	return nil
 }
 
+// fixture says where the fixture's messages go.
+type fixture struct {
+	archive string   // bare JID of the owner
+	from    string   // romeo, as the owner sees him
+	typ     string   // of the messages
+	readers []string // labels of those who are sent each
+}
+
+func (r *run) fixture(ctx context.Context, name string) (fixture, error) {
+	if room := r.room(name); r.inRoom("romeo", room) != "" {
+		f := fixture{archive: room, from: r.inRoom("romeo", room), typ: "groupchat"}
+		for _, label := range r.order {
+			if r.inRoom(label, room) != "" {
+				f.readers = append(f.readers, label)
+			}
+		}
+		return f, nil
+	}
+	label, c, err := r.find(name)
+	if err != nil {
+		return fixture{}, err
+	}
+	_, romeo, err := r.find("romeo")
+	if err != nil {
+		if err := r.connect(ctx, "romeo", "orchard", nil); err != nil {
+			return fixture{}, err
+		}
+		romeo = r.clients["romeo/orchard"]
+	}
+	return fixture{archive: c.Bare, from: romeo.JID, typ: "chat", readers: []string{label}}, nil
+}
+
 // expect takes the next stanza of a client, which must match one of the
 // patterns.
 func (r *run) expect(label string, c *Client, patterns ...string) error {
@@ -248,6 +298,7 @@ func (r *run) expect(label string, c *Client, patterns ...string) error {
 		return fmt.Errorf("%s: waiting for\n%s\n%w", label, patterns[0], err)
 	}
 	r.note(label, "<", got.String())
+	got.remove(xml.Name{Space: "urn:xmpp:occupant-id:0", Local: "occupant-id"})
 	var first error
 	for _, pattern := range patterns {
 		p, err := ParseElement(pattern)
@@ -307,39 +358,6 @@ func unexpected(rest map[string][]*Element) error {
 		}
 	}
 	return nil
-}
-
-// barrier makes everything that is on its way arrive, and returns it. Stanzas
-// between two entities keep their order (RFC 6120, section 10.1), so each
-// client sends one to each, of a type that is never archived, and waits until
-// it has one from each.
-func (r *run) barrier() (map[string][]*Element, error) {
-	id := newID()
-	present := slices.Clone(r.order)
-	for _, from := range present {
-		for _, to := range present {
-			err := r.clients[from].Send("<message type='headline' to='" + r.clients[to].JID + "'><barrier xmlns='" +
-				nsBarrier + "' id='" + id + "'/></message>")
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", from, err)
-			}
-		}
-	}
-	rest := map[string][]*Element{}
-	for _, label := range present {
-		for seen := 0; seen < len(present); {
-			e, err := r.clients[label].Next()
-			if err != nil {
-				return nil, fmt.Errorf("%s: waiting for what is still on its way: %w", label, err)
-			}
-			if e.Child("{"+nsBarrier+"}barrier").Attr("id") == id {
-				seen++
-				continue
-			}
-			rest[label] = append(rest[label], e)
-		}
-	}
-	return rest, nil
 }
 
 var captured = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)

@@ -16,12 +16,6 @@ import (
 	"time"
 )
 
-// Domain is the one host that a test server serves.
-const Domain = "test.example"
-
-// Password is every test account's password.
-const Password = "wherefore art thou"
-
 var build struct {
 	once sync.Once
 	dir  string
@@ -49,7 +43,8 @@ func Binary() (string, error) {
 	return build.bin, build.err
 }
 
-func removeBinary() {
+// RemoveBinary removes what Binary built.
+func RemoveBinary() {
 	if build.dir != "" {
 		_ = os.RemoveAll(build.dir)
 	}
@@ -59,7 +54,7 @@ func removeBinary() {
 // the ways to stop it are called by one goroutine; the rest is safe for
 // concurrent use.
 type Server struct {
-	Addr   string // host:port of the client listener
+	Addr   string // host:port of the client listener; "" without one
 	Dir    string // holds config.yaml and data/
 	Config string
 
@@ -80,9 +75,28 @@ func NewServer(dir, extra string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: addr, Dir: dir, Config: filepath.Join(dir, "config.yaml"), bin: bin}
-	config := fmt.Sprintf("data_dir: %s\nhosts: [%s]\nc2s: {listen: %q, allow_plaintext: true}\n%s",
-		filepath.Join(dir, "data"), Domain, s.Addr, extra)
+	config := fmt.Sprintf("hosts: [%s]\nc2s: {listen: %q, allow_plaintext: true}\n%s", Domain, addr, extra)
+	s, err := newServer(bin, dir, config)
+	if err != nil {
+		return nil, err
+	}
+	s.Addr = addr
+	return s, nil
+}
+
+// NewArchive is NewServer for a process that serves no clients: all of its
+// configuration but data_dir is in config.
+func NewArchive(dir, config string) (*Server, error) {
+	bin, err := Binary()
+	if err != nil {
+		return nil, err
+	}
+	return newServer(bin, dir, config)
+}
+
+func newServer(bin, dir, config string) (*Server, error) {
+	s := &Server{Dir: dir, Config: filepath.Join(dir, "config.yaml"), bin: bin}
+	config = fmt.Sprintf("data_dir: %s\n%s", filepath.Join(dir, "data"), config)
 	return s, os.WriteFile(s.Config, []byte(config), 0o600)
 }
 
@@ -119,7 +133,11 @@ func (s *Server) Start() error {
 	s.cmd, s.exit = cmd, exit
 	deadline := time.Now().Add(patience)
 	for {
-		conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+		network, addr := "tcp", s.Addr
+		if addr == "" {
+			network, addr = "unix", filepath.Join(s.Dir, "data", "admin.sock")
+		}
+		conn, err := net.DialTimeout(network, addr, time.Second)
 		if err == nil {
 			_ = conn.Close()
 			return nil
@@ -132,7 +150,7 @@ func (s *Server) Start() error {
 		}
 		if time.Now().After(deadline) {
 			_ = s.Kill()
-			return fmt.Errorf("the server does not accept connections on %s\n%s", s.Addr, s.Log())
+			return fmt.Errorf("the server does not accept connections on %s\n%s", addr, s.Log())
 		}
 	}
 }
@@ -157,6 +175,14 @@ func (s *Server) Stop() error {
 		_ = s.Kill()
 		return fmt.Errorf("the server ignored SIGTERM for %v", patience)
 	}
+}
+
+// Signal sends the server a signal, as SIGSTOP to let it hang.
+func (s *Server) Signal(signal syscall.Signal) error {
+	if s.cmd == nil {
+		return os.ErrProcessDone
+	}
+	return s.cmd.Process.Signal(signal)
 }
 
 // Kill ends the server with SIGKILL.
@@ -190,17 +216,12 @@ func (s *Server) AddUser(ctx context.Context, user string) error {
 	return err
 }
 
+// Host is this server, for those who play transcripts on it.
+func (s *Server) Host() Host { return Host{Domain: Domain, Addr: s.Addr, AddUser: s.AddUser} }
+
 // Dial logs in as user with a resource, in plain text, and becomes available.
 func (s *Server) Dial(ctx context.Context, user, resource string) (*Client, error) {
-	c, err := Dial(ctx, DialOptions{Addr: s.Addr, Domain: Domain, User: user, Password: Password, Resource: resource})
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Available(); err != nil {
-		c.Drop()
-		return nil, err
-	}
-	return c, nil
+	return s.Host().Dial(ctx, user, resource)
 }
 
 // Log returns what the server has written so far.

@@ -2,11 +2,12 @@ package conformance
 
 import (
 	"bufio"
+	"embed"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"maps"
 	"regexp"
-	"sort"
+	"slices"
 	"strings"
 )
 
@@ -14,9 +15,10 @@ import (
 // describes it.
 type Transcript struct {
 	Name   string // the file's name without .txt: the case's name
-	Config string // top-level YAML lines for the server
+	Config string // options of the host, as YAML lines
 	Steps  []Step
 	Users  []string // accounts that it needs, sorted
+	Rooms  []string // that it makes, sorted
 }
 
 // Step is one line, with its continuation lines.
@@ -30,13 +32,13 @@ type Step struct {
 var (
 	stanzaLine = regexp.MustCompile(`^([a-z]+(?:/[a-z0-9]+)?)(>|<\?|<)\s+(<.*)$`)
 	macroLine  = regexp.MustCompile(`^([a-z]+(?:/[a-z0-9]+)?) (asks|gets|fails):\s*(.*)$`)
-	wordLine   = regexp.MustCompile(`^(connect|disconnect|drop|account|archive|expect|differ)\s*(.*)$`)
+	wordLine   = regexp.MustCompile(`^(connect|disconnect|drop|account|room|join|leave|affiliate|gone|archive|expect|differ)\s*(.*)$`)
 )
 
 // ParseTranscript reads a transcript from text.
 func ParseTranscript(name, text string) (*Transcript, error) {
 	t := &Transcript{Name: name}
-	users := map[string]bool{}
+	users, rooms := map[string]bool{}, map[string]bool{}
 	scan := bufio.NewScanner(strings.NewReader(text))
 	for n := 1; scan.Scan(); n++ {
 		line := strings.TrimRight(scan.Text(), " \t")
@@ -64,40 +66,60 @@ func ParseTranscript(name, text string) (*Transcript, error) {
 			s.Who, s.Op, s.Arg = m[1], m[2], m[3]
 		} else if m := wordLine.FindStringSubmatch(line); m != nil {
 			s.Op, s.Arg = m[1], m[2]
-			if s.Op == "archive" {
+			f := append(strings.Fields(s.Arg), "")
+			switch s.Op {
+			case "room":
+				rooms[f[0]] = true
+			case "archive":
 				users["romeo"] = true // who writes the fixture
-			}
-			if f := strings.Fields(s.Arg); s.Op != "expect" && s.Op != "differ" && len(f) > 0 {
-				users[strings.Split(f[0], "/")[0]] = true
+				if !rooms[f[0]] {
+					users[f[0]] = true
+				}
+			case "connect", "account":
+				users[f[0]] = true
 			}
 		} else {
 			return nil, fmt.Errorf("%s:%d: not understood: %s", name, n, line)
 		}
 		t.Steps = append(t.Steps, s)
 	}
-	for u := range users {
-		t.Users = append(t.Users, u)
+	if len(users) == 0 {
+		return nil, fmt.Errorf("%s: nobody takes part", name)
 	}
-	sort.Strings(t.Users)
+	t.Users, t.Rooms = slices.Sorted(maps.Keys(users)), slices.Sorted(maps.Keys(rooms))
 	return t, scan.Err()
 }
 
-// LoadTranscripts reads every transcript of a directory, sorted by name.
-func LoadTranscripts(dir string) ([]*Transcript, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.txt"))
+//go:embed testdata/transcripts testdata/rooms
+var embedded embed.FS
+
+// Transcripts returns the transcripts of accounts, Rooms those of rooms.
+func Transcripts() ([]*Transcript, error) { return load("testdata/transcripts") }
+
+// Rooms returns the transcripts that need a server with rooms.
+func Rooms() ([]*Transcript, error) { return load("testdata/rooms") }
+
+func load(dir string) ([]*Transcript, error) {
+	sub, err := fs.Sub(embedded, dir)
 	if err != nil {
 		return nil, err
 	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("no transcripts in %s", dir)
+	return LoadTranscripts(sub)
+}
+
+// LoadTranscripts reads every transcript of a directory, sorted by name.
+func LoadTranscripts(dir fs.FS) ([]*Transcript, error) {
+	files, err := fs.Glob(dir, "*.txt")
+	if err != nil {
+		return nil, err
 	}
 	var ts []*Transcript
 	for _, f := range files {
-		text, err := os.ReadFile(f)
+		text, err := fs.ReadFile(dir, f)
 		if err != nil {
 			return nil, err
 		}
-		t, err := ParseTranscript(strings.TrimSuffix(filepath.Base(f), ".txt"), string(text))
+		t, err := ParseTranscript(strings.TrimSuffix(f, ".txt"), string(text))
 		if err != nil {
 			return nil, err
 		}
@@ -106,14 +128,26 @@ func LoadTranscripts(dir string) ([]*Transcript, error) {
 	return ts, nil
 }
 
-// Rename gives the transcript accounts of its own, since many share a server:
+var testDomain = regexp.MustCompile(`(?i)\b(rooms\.)?test\.example\b`)
+
+// on returns the steps as they are played on a host: with its domains, and with
+// accounts and rooms of their own, since many transcripts share a server.
 // juliet@ becomes juliet-7@ in whatever case it is written.
-func (t *Transcript) Rename(suffix string) {
-	if len(t.Users) == 0 {
-		return
+func (t *Transcript) on(h Host, suffix string) []Step {
+	steps := slices.Clone(t.Steps)
+	own := regexp.MustCompile(`(?i)\b(` + strings.Join(append(slices.Clone(t.Users), t.Rooms...), "|") + `)@`)
+	for i := range steps {
+		s := own.ReplaceAllString(steps[i].Arg, "${1}-"+suffix+"@")
+		steps[i].Arg = testDomain.ReplaceAllStringFunc(s, func(m string) string {
+			domain := h.Domain
+			if len(m) > len(Domain) {
+				domain = h.Rooms
+			}
+			if m != strings.ToLower(m) {
+				domain = strings.ToUpper(domain)
+			}
+			return domain
+		})
 	}
-	re := regexp.MustCompile(`(?i)\b(` + strings.Join(t.Users, "|") + `)@`)
-	for i := range t.Steps {
-		t.Steps[i].Arg = re.ReplaceAllString(t.Steps[i].Arg, "${1}-"+suffix+"@")
-	}
+	return steps
 }

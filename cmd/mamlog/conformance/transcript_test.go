@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -10,41 +9,48 @@ import (
 	"testing"
 )
 
-// TestTranscripts plays every transcript. Those with the same configuration
-// share a server, each with accounts of its own.
-func TestTranscripts(t *testing.T) {
-	all, err := LoadTranscripts("testdata/transcripts")
+// TestSuite plays every transcript about accounts, and every case. Those with the
+// same options share a server.
+func TestSuite(t *testing.T) {
+	t.Parallel()
+	all, err := Transcripts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	servers := map[string]*shared{}
-	for _, tr := range all {
-		if servers[tr.Config] == nil {
-			servers[tr.Config] = &shared{config: tr.Config}
-		}
+	servers := &servers{byConfig: map[string]*shared{}}
+	t.Cleanup(func() { servers.stop(t) }) // runs when everything parallel is done
+	Suite{Transcripts: all, Cases: Cases()}.Play(t, servers.host)
+}
+
+// servers has one for each configuration.
+type servers struct {
+	mu       sync.Mutex
+	byConfig map[string]*shared
+}
+
+func (s *servers) host(t *testing.T, config string) (Host, error) {
+	s.mu.Lock()
+	on := s.byConfig[config]
+	if on == nil {
+		on = &shared{config: config}
+		s.byConfig[config] = on
 	}
-	t.Cleanup(func() { // runs when every parallel case is done
-		for _, s := range servers {
-			s.stop(t)
+	s.mu.Unlock()
+	server, err := on.start()
+	if err != nil {
+		return Host{}, err
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			on.failed.Store(true)
 		}
 	})
-	for i, tr := range all {
-		t.Run(tr.Name, func(t *testing.T) {
-			t.Parallel()
-			on := servers[tr.Config]
-			s, err := on.start()
-			if err != nil {
-				t.Fatal(err)
-			}
-			suffix := fmt.Sprintf("c%d", i)
-			tr.Rename(suffix)
-			ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-			defer cancel()
-			if err := tr.Run(ctx, s, suffix); err != nil {
-				on.failed.Store(true)
-				t.Error(err)
-			}
-		})
+	return server.Host(), nil
+}
+
+func (s *servers) stop(t *testing.T) {
+	for _, on := range s.byConfig {
+		on.stop(t)
 	}
 }
 
@@ -134,9 +140,7 @@ juliet fails: bad-request modify`,
 			if err != nil {
 				t.Fatal(err)
 			}
-			suffix := fmt.Sprintf("f%d", i)
-			tr.Rename(suffix)
-			err = tr.Run(context.Background(), s, suffix)
+			err = tr.Run(t.Context(), s.Host(), fmt.Sprintf("f%d", i), 0)
 			if err == nil {
 				t.Fatal("passed, though it is wrong")
 			}

@@ -10,54 +10,59 @@ import (
 	"time"
 )
 
-// TestCases holds the cases of the checklist that need a loop or a computation
-// and are therefore no transcripts. They share a server.
-func TestCases(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, "")
-	for _, c := range []struct {
-		name string
-		run  func(*testing.T, *scene)
-	}{
-		{"messages_filtered_when_prefs_default_policy_is_always", truthTable("always")},
-		{"messages_filtered_when_prefs_default_policy_is_never", truthTable("never")},
-		{"messages_filtered_when_prefs_default_policy_is_roster", truthTable("roster")},
-		{"run_set_and_get_prefs_cases", setAndGetPrefs},
-		{"get_set_prefs", getSetPrefs},
-		{"mam_proper_SUITE", properBodies},
-		{"xep_equal_timestamps", equalTimestamps},
-		{"xep_several_resources_once", severalResources},
-		{"large_messages", largeMessages},
-		{"forged_sender", forgedSender},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			c.run(t, newScene(t, s, strings.ToLower(strings.ReplaceAll(c.name, "_", "-"))))
-		})
+// Case is a case of the checklist that needs a loop or a computation and is
+// therefore no transcript.
+type Case struct {
+	Name   string
+	Config string // options of the host, as YAML lines
+	run    func(testing.TB, *scene)
+}
+
+// Cases are all of them.
+func Cases() []Case {
+	return []Case{
+		{"messages_filtered_when_prefs_default_policy_is_always", "", truthTable("always")},
+		{"messages_filtered_when_prefs_default_policy_is_never", "", truthTable("never")},
+		{"messages_filtered_when_prefs_default_policy_is_roster", "", truthTable("roster")},
+		{"run_set_and_get_prefs_cases", "", setAndGetPrefs},
+		{"get_set_prefs", "", getSetPrefs},
+		{"mam_proper_SUITE", "", properBodies(false)},
+		{"attribute_white_space", "", properBodies(true)},
+		{"xep_equal_timestamps", "", equalTimestamps},
+		{"xep_several_resources_once", "", severalResources},
+		{"large_messages", "", largeMessages},
+		{"forged_sender", "", forgedSender},
+		{"xep_ids_survive_removal", "archive_expires_after: 2\n", retention},
 	}
 }
 
 // scene is two people of a case's own.
 type scene struct {
-	server        *Server
+	host          Host
 	ctx           context.Context
 	suffix        string
 	juliet, romeo *Client
 }
 
-func newScene(t *testing.T, s *Server, suffix string) *scene {
+func newScene(t testing.TB, h Host, name string) *scene {
 	t.Helper()
+	suffix := strings.ToLower(strings.ReplaceAll(name, "_", "-")) + "-" + newID()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
-	sc := &scene{server: s, ctx: ctx, suffix: suffix}
-	addUsers(t, s, "juliet-"+suffix, "romeo-"+suffix)
+	sc := &scene{host: h, ctx: ctx, suffix: suffix}
+	for _, u := range []string{"juliet-", "romeo-"} {
+		if err := h.AddUser(ctx, u+suffix); err != nil {
+			t.Fatal(err)
+		}
+	}
 	sc.juliet = sc.dial(t, "juliet", "balcony")
 	sc.romeo = sc.dial(t, "romeo", "orchard")
 	return sc
 }
 
-func (sc *scene) dial(t *testing.T, user, resource string) *Client {
+func (sc *scene) dial(t testing.TB, user, resource string) *Client {
 	t.Helper()
-	c, err := sc.server.Dial(sc.ctx, user+"-"+sc.suffix, resource)
+	c, err := sc.host.Dial(sc.ctx, user+"-"+sc.suffix, resource)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +71,7 @@ func (sc *scene) dial(t *testing.T, user, resource string) *Client {
 }
 
 // send sends a chat message with a body and returns its live copy.
-func send(t *testing.T, from, to *Client, body string) *Element {
+func send(t testing.TB, from, to *Client, body string) *Element {
 	t.Helper()
 	if err := from.Send("<message to='" + to.JID + "' type='chat'><body>" + escape(body) + "</body></message>"); err != nil {
 		t.Fatal(err)
@@ -81,7 +86,7 @@ func send(t *testing.T, from, to *Client, body string) *Element {
 	return e
 }
 
-func call(t *testing.T, c *Client, typ, payload string) *Element {
+func call(t testing.TB, c *Client, typ, payload string) *Element {
 	t.Helper()
 	e, err := c.Call(typ, payload)
 	if err != nil {
@@ -128,8 +133,8 @@ func wordPrefs(answer *Element) string {
 // truthTable tries every combination of where romeo is listed and whether he
 // is a contact, in both directions: a list beats the default, and the roster
 // matters to the default roster alone.
-func truthTable(def string) func(*testing.T, *scene) {
-	return func(t *testing.T, sc *scene) {
+func truthTable(def string) func(testing.TB, *scene) {
+	return func(t testing.TB, sc *scene) {
 		var want []string
 		for _, contact := range []bool{false, true} {
 			subscription := " subscription='remove'"
@@ -178,7 +183,7 @@ func truthTable(def string) func(*testing.T, *scene) {
 }
 
 // setAndGetPrefs: lists come back without duplicates and in prepared form.
-func setAndGetPrefs(t *testing.T, sc *scene) {
+func setAndGetPrefs(t testing.TB, sc *scene) {
 	for _, tc := range []struct {
 		def                   string
 		always, never         []string
@@ -205,7 +210,7 @@ func setAndGetPrefs(t *testing.T, sc *scene) {
 }
 
 // getSetPrefs is ejabberd's: every default with every pair of lists.
-func getSetPrefs(t *testing.T, sc *scene) {
+func getSetPrefs(t testing.TB, sc *scene) {
 	lists := [][]string{nil, {"x@test.example"}, {"x@test.example", "y@test.example"}}
 	for _, def := range []string{"always", "never", "roster"} {
 		for _, always := range lists {
@@ -220,44 +225,50 @@ func getSetPrefs(t *testing.T, sc *scene) {
 	}
 }
 
-// properBodies: whatever XML can carry survives, live and archived.
-func properBodies(t *testing.T, sc *scene) {
-	const seed = 20260101
-	rng := rand.New(rand.NewPCG(seed, 0))
-	var want []string
-	for range 120 {
-		body := randomText(rng)
-		origin := strings.TrimSpace(randomText(rng)) + "."
-		err := sc.romeo.Send("<message to='" + sc.juliet.JID + "' type='chat'><body>" + escape(body) +
-			"</body><origin-id xmlns='" + nsSID + "' id='" + escapeAttr(origin) + "'/></message>")
-		if err != nil {
-			t.Fatal(err)
+// properBodies: whatever XML can carry survives, live and archived, in text and in
+// attributes; breaks says whether these have tabs and line breaks, too.
+func properBodies(breaks bool) func(testing.TB, *scene) {
+	return func(t testing.TB, sc *scene) {
+		const seed = 20260101
+		rng := rand.New(rand.NewPCG(seed, 0))
+		var want []string
+		for range 120 {
+			body := randomText(rng)
+			origin := strings.TrimSpace(randomText(rng)) + "."
+			if !breaks {
+				origin = strings.NewReplacer("\t", ".", "\n", ".").Replace(origin)
+			}
+			err := sc.romeo.Send("<message to='" + sc.juliet.JID + "' type='chat'><body>" + escape(body) +
+				"</body><origin-id xmlns='" + nsSID + "' id='" + escapeAttr(origin) + "'/></message>")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, body+"\x00"+origin)
 		}
-		want = append(want, body+"\x00"+origin)
-	}
-	words := func(m *Element) string {
-		return m.Child("body").Content() + "\x00" + m.Child("{"+nsSID+"}origin-id").Attr("id")
-	}
-	for i, w := range want {
-		e, err := sc.juliet.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := words(e); got != w {
-			t.Fatalf("live message %d (seed %d): got %q, want %q", i, seed, got, w)
-		}
-	}
-	for _, owner := range []*Client{sc.juliet, sc.romeo} {
-		got, err := owner.Walk("", 50)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(got) != len(want) {
-			t.Fatalf("%d messages archived, want %d", len(got), len(want))
+		words := func(m *Element) string {
+			return m.Child("body").Content() + "\x00" + m.Child("{"+nsSID+"}origin-id").Attr("id")
 		}
 		for i, w := range want {
-			if g := words(got[i].Message); g != w {
-				t.Fatalf("%s: archived message %d (seed %d): got %q, want %q", owner.Bare, i, seed, g, w)
+			e, err := sc.juliet.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := words(e); got != w {
+				t.Fatalf("live message %d (seed %d): got %q, want %q", i, seed, got, w)
+			}
+		}
+		for _, owner := range []*Client{sc.juliet, sc.romeo} {
+			got, err := owner.Walk("", 50)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%d messages archived, want %d", len(got), len(want))
+			}
+			for i, w := range want {
+				if g := words(got[i].Message); g != w {
+					t.Fatalf("%s: archived message %d (seed %d): got %q, want %q", owner.Bare, i, seed, g, w)
+				}
 			}
 		}
 	}
@@ -282,7 +293,7 @@ func escapeAttr(s string) string {
 
 // equalTimestamps: a burst shares stamps; bounds by time alone lose nothing and
 // double nothing.
-func equalTimestamps(t *testing.T, sc *scene) {
+func equalTimestamps(t testing.TB, sc *scene) {
 	const n = 400
 	var burst strings.Builder
 	for i := range n {
@@ -353,7 +364,7 @@ func equalTimestamps(t *testing.T, sc *scene) {
 
 // severalResources: who is online twice has one archived copy, and every
 // resource that is sent the message is told the same id.
-func severalResources(t *testing.T, sc *scene) {
+func severalResources(t testing.TB, sc *scene) {
 	chamber := sc.dial(t, "juliet", "chamber")
 	if err := sc.romeo.Send("<message to='" + sc.juliet.Bare + "' type='chat'><body>once</body></message>"); err != nil {
 		t.Fatal(err)
@@ -395,7 +406,7 @@ func severalResources(t *testing.T, sc *scene) {
 }
 
 // largeMessages: a page that no socket buffer holds arrives whole.
-func largeMessages(t *testing.T, sc *scene) {
+func largeMessages(t testing.TB, sc *scene) {
 	const n, size = 50, 60_000
 	for i := range n {
 		send(t, sc.romeo, sc.juliet, fmt.Sprint(i, " ", strings.Repeat("thy lips, ", size/10)))
@@ -419,8 +430,8 @@ func largeMessages(t *testing.T, sc *scene) {
 
 // forgedSender: nobody speaks or writes into an archive under another's address;
 // the stream ends or the address is set right (RFC 6120, section 8.1.2.1).
-func forgedSender(t *testing.T, sc *scene) {
-	err := sc.romeo.Send("<message from='nurse@" + Domain + "/kitchen' to='" + sc.juliet.JID + "' type='chat'><body>forged</body></message>" +
+func forgedSender(t testing.TB, sc *scene) {
+	err := sc.romeo.Send("<message from='nurse@" + sc.host.Domain + "/kitchen' to='" + sc.juliet.JID + "' type='chat'><body>forged</body></message>" +
 		"<iq type='get' id='after'><ping xmlns='urn:xmpp:ping'/></iq>")
 	if err != nil {
 		t.Fatal(err)
@@ -428,7 +439,7 @@ func forgedSender(t *testing.T, sc *scene) {
 	if e, err := sc.romeo.Next(); err == nil && e.Name.Local != "iq" && e.Name.Local != "error" {
 		t.Errorf("the answer to a forged address:\n%s", e)
 	}
-	reader, err := Dial(sc.ctx, DialOptions{Addr: sc.server.Addr, Domain: Domain, User: "juliet-" + sc.suffix, Password: Password, Resource: "reader"})
+	reader, err := Dial(sc.ctx, sc.host.login("juliet-"+sc.suffix, "reader"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -444,12 +455,9 @@ func forgedSender(t *testing.T, sc *scene) {
 	}
 }
 
-// TestRetention: a message older than archive_expires_after is in no answer,
+// retention: a message older than archive_expires_after is in no answer,
 // long before any cleanup runs, and its id is unknown and not used again.
-func TestRetention(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, "archive_expires_after: 2\n")
-	sc := newScene(t, s, "r")
+func retention(t testing.TB, sc *scene) {
 	gone, n := StanzaID(send(t, sc.romeo, sc.juliet, "soon gone"), sc.juliet.Bare)
 	if n != 1 {
 		t.Fatalf("the live message carries %d ids, want 1", n)
@@ -479,34 +487,5 @@ func TestRetention(t *testing.T) {
 	id, _ := StanzaID(send(t, sc.romeo, sc.juliet, "new"), sc.juliet.Bare)
 	if id == gone || id == "" {
 		t.Errorf("the new message's id is %q, the expired one's was %q", id, gone)
-	}
-}
-
-// TestQueryCommand: the command line shows what the archive shows.
-func TestQueryCommand(t *testing.T) {
-	t.Parallel()
-	s := startServer(t, "")
-	sc := newScene(t, s, "q")
-	for i := range 5 {
-		send(t, sc.romeo, sc.juliet, fmt.Sprintf("line %d", i))
-	}
-	archive, err := sc.juliet.Walk("", 50)
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := s.Run(sc.ctx, "", "query", sc.juliet.Bare, "--json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if len(lines) != len(archive) {
-		t.Fatalf("%d lines, want %d:\n%s", len(lines), len(archive), out)
-	}
-	for i, l := range lines {
-		for _, want := range []string{`"` + archive[i].ID + `"`, `"line ` + fmt.Sprint(i) + `"`, `"direction"`, `"with"`, `"stamp"`, `"stanza"`} {
-			if !strings.Contains(l, want) {
-				t.Errorf("line %d lacks %s: %s", i, want, l)
-			}
-		}
 	}
 }
