@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 	"bench":                   {"attach/c2s", "integrations/peers", "log", "projections", "xep0313", "xep0313/stanza"},                                      //
 	"integrations":            {},                                                                                                                           // tests of real servers
 	"integrations/browser":    {},                                                                                                                           // a test of a web client
-	"integrations/peers":      {},                                                                                                                           // real servers; knows nothing of ours
+	"integrations/peers":      {"admin/v1", "admin/v1/adminv1connect"},                                                                                      // real servers; knows nothing of ours
 	"cmd/mamlog/config":       {"log", "xep0313", "xep0313/stanza"},                                                                                         // words to options
 }
 

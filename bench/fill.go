@@ -250,7 +250,7 @@ func (s *system) fillMnesia(ctx context.Context, all []*contents) error {
 	}
 	// The text of a stanza is parsed with ejabberd's parser.
 	_, err = s.server.Eval(ctx, fmt.Sprintf(`
-		{ok, File} = file:open(%q, [read, binary, raw, {read_ahead, 1048576}]),
+		{ok, File} = file:open(%q, [read, binary, {read_ahead, 1048576}]),
 		{ok, _} = application:ensure_all_started(fast_xml),
 		Record = fun(Line) ->
 			[User, Time, Contact, Resource, Xml] = binary:split(string:trim(Line, trailing, "\n"), <<"\t">>, [global]),

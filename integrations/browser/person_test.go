@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
@@ -169,13 +170,23 @@ func (p *person) firstInView() bool {
 	return in
 }
 
+// wheel is input.DispatchMouseEvent for those who turn the wheel straight: its
+// own parameters leave out a deltaX of 0, which Chromium demands.
+var wheel = cdp.Command[wheelParams, cdp.Empty]{Method: input.CommandDispatchMouseEvent}
+
+type wheelParams struct {
+	Type   input.DispatchMouseEventType `json:"type"`
+	X      float64                      `json:"x"`
+	Y      float64                      `json:"y"`
+	DeltaX float64                      `json:"deltaX"`
+	DeltaY float64                      `json:"deltaY"`
+}
+
 // scrollUp turns the mouse wheel in the middle of the conversation.
 func (p *person) scrollUp() {
 	p.t.Helper()
 	p.do(func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
-		_, err := chromedp.Call(ctx, input.SynthesizeScrollGesture, input.SynthesizeScrollGestureParams{
-			X: width * 2 / 3, Y: height / 2, YDistance: height, Speed: 8 * height, GestureSourceType: input.GestureSourceTypeMouse,
-		})
+		_, err := chromedp.Call(ctx, wheel, wheelParams{Type: chromedp.MouseWheel, X: width * 2 / 3, Y: height / 2, DeltaY: -height})
 		return chromedp.Void{}, err
 	})
 }

@@ -19,16 +19,18 @@ local function new(link, capture, store, is_rooms, xep0082)
 
 	local function owners()
 		local found = {}
-		local users, err
+		local iterator, state, first
 		if store.users then
-			users, err = store:users()
+			iterator, state, first = store:users()
 		elseif is_rooms then
-			err = "its driver does not list the rooms"
+			return nil, "its driver does not list the rooms"
 		else
-			users = users_of(host)
+			iterator, state, first = users_of(host)
 		end
-		if not users and err then return nil, err end
-		for user in users or function () end do
+		if not iterator then
+			return not state and found or nil, state
+		end
+		for user in iterator, state, first do
 			found[#found + 1] = user
 		end
 		table.sort(found)
