@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 	"mellium.im/xmpp/jid"
@@ -27,13 +28,15 @@ type fixture struct {
 func newFixture(t testing.TB, o Options, now func() time.Time) *fixture {
 	t.Helper()
 	clock := log.NewClock(now)
+	cache := pebble.NewCache(64 << 20) // a server's, so that benchmarks don't read the same blocks again and again
+	t.Cleanup(cache.Unref)
 	open := func(retention time.Duration) (*log.Log, *projections.Store) {
 		fs := vfs.NewMem()
-		l, err := log.Open("log", log.Options{FS: fs, Clock: clock})
+		l, err := log.Open("log", log.Options{FS: fs, Clock: clock, Cache: cache})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := projections.Open("rows", l, projections.Options{FS: fs, Retention: func(log.Class) time.Duration { return retention }})
+		p, err := projections.Open("rows", l, projections.Options{FS: fs, Cache: cache, Retention: func(log.Class) time.Duration { return retention }})
 		if err != nil {
 			t.Fatal(err)
 		}
