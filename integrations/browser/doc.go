@@ -9,6 +9,8 @@
 //   - traffic_test.go: what the client asked of the archive meanwhile.
 //   - site_test.go: the page with Converse.js.
 //
+// They need the build tag servers; make test-servers sets it.
+//
 // Chromium is Debian's. npm brings Converse.js, as package-lock.json pins it; for
 // another version, change the version in both files and the integrity that
 // npm view converse.js@VERSION dist.integrity prints. Nothing but loopback is
