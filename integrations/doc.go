@@ -2,13 +2,16 @@
 // Prosody and ejabberd, each with its module, mamlog itself as a process of its
 // own, and clients on sockets. What is here is tests only.
 //
-//   - conformance_test.go plays the transcripts and cases of cmd/mamlog/conformance
-//     on both servers; testdata/*.differences lists those that don't hold there,
-//     each with its reason.
-//   - delivery_test.go: what must hold on a message's way through a server.
-//   - rooms_test.go: one order of a room's messages for all.
+//   - conformance_test.go plays the suite of cmd/mamlog/conformance on both servers;
+//     testdata/*.differences lists what of it doesn't hold there, each with its
+//     reason, and testdata/*/ has transcripts of what holds instead.
+//   - delivery_test.go, resumption_test.go: what must hold on a message's way
+//     through a server; rooms_test.go: one order of a room's messages for all.
 //   - faults_test.go: kills, hangs and cuts; nothing that was delivered is lost.
-//   - failure_test.go: what a message becomes that can't be archived.
+//   - unreachable_test.go: what a message becomes that can't be archived.
 //   - intruders_test.go: who must get nothing.
 //   - migration_test.go: from mod_mam to mamlog and back.
+//
+// site_test.go starts a server with its mamlog, shared_test.go those that several
+// tests use. They have the build tag servers: make test-servers runs them.
 package integrations

@@ -21,7 +21,8 @@ local function option(name, default, is_valid, what)
 	local value = module:get_option(name)
 	if value == nil then value = default end
 	if not is_valid(value) then
-		error(("%s = %s: it must be %s"):format(name, type(value) == "string" and ("%q"):format(value) or tostring(value), what), 0)
+		local shown = type(value) == "string" and ("%q"):format(value) or tostring(value)
+		error(("%s = %s: it must be %s"):format(name, shown, what), 0)
 	end
 	return value
 end
@@ -48,26 +49,28 @@ local options = {
 
 local spools = module:require "spool"
 if options.on_failure == "spool" and not spools.can_sync() then
-	error("the spool can't be synced to disk: install lua-posix, or a sync command that knows -d; or set mamlog_on_failure to something else", 0)
+	error("the spool can't be synced to disk: it needs lua-posix for this Lua, or a sync command that knows -d; "
+		.. "or set mamlog_on_failure to something else", 0)
 end
 
 local predecessor = is_component and "muc_mam" or "mam"
-local old_store = module:open_store(is_component and "muc_log" or module:get_option("archive_store", "archive"), "archive")
+local old_name = is_component and "muc_log" or module:get_option_string("archive_store", "archive")
+local old_store = module:open_store(old_name, "archive")
 local state_store = module:open_store("mamlog")
-
-local spool = spools.open(options.spool_max)
-local outboxes = module:require "outbox"
-local callbacks = {
-	report = function () return spool.count, spool.bytes, spool.error end,
-}
-local link = (module:require "link").new(options, is_component and "rooms" or "accounts", callbacks)
-local outbox = outboxes.new(options, link, spool)
-local capture = (module:require "capture").new(outbox, function () return link.session end)
-local relay = (module:require "relay").new(link)
-local import = (module:require "import").new(link, capture, old_store, is_component, outboxes.xep0082)
 
 -- primary: this module archives, stamps and answers. Otherwise the other one does.
 local mamlog = { primary = false }
+
+local spool = spools.open(options.spool_max)
+local callbacks = { -- of the link
+	report = function () return spool.count, spool.bytes, spool.error end,
+}
+local link = (module:require "link").new(options, is_component and "rooms" or "accounts", callbacks)
+local outboxes = module:require "outbox"
+local outbox = outboxes.new(options, link, spool)
+local relay = (module:require "relay").new(link)
+local capture = (module:require "capture").new(mamlog, outbox, function () return link.session end)
+local import = (module:require "import").new(link, capture, old_store, is_component, outboxes.xep0082)
 
 -- joined: mamlog's archives go on from those of the old store, or there was none to
 -- begin with. Until then, what the other module archives waits in the spool.
@@ -82,17 +85,24 @@ local function join()
 	end
 end
 
--- Called for each message that was archived as primary.
-function mamlog.archived(user, stanza, id, when, with)
-	join()
-	if not options.keep_mam_store then return end
+local function keep(user, stanza, id, when, with)
+	when = math.floor(when) -- fractions are not for every Prosody
 	local ok, err = old_store:append(user, id, stanza, when, with)
-	if not ok and err == "quota-limit" and old_store.caps and old_store.caps.truncate and old_store.caps.quota then
-		old_store:delete(user, { truncate = math.floor(old_store.caps.quota * 0.99) })
+	local caps = old_store.caps
+	if not ok and err == "quota-limit" and caps and caps.truncate and caps.quota then
+		old_store:delete(user, { truncate = math.floor(caps.quota * 0.99) })
 		ok, err = old_store:append(user, id, stanza, when, with)
 	end
-	if not ok then
-		module:log("error", "A message could not be kept for mod_%s: %s", predecessor, err)
+	return ok, err
+end
+
+-- Called for each message that was archived as primary.
+function mamlog.archived(...)
+	join()
+	if not options.keep_mam_store then return end
+	local called, ok, err = pcall(keep, ...)
+	if not called or not ok then
+		module:log("error", "A message could not be kept for mod_%s: %s", predecessor, err or ok)
 	end
 end
 
@@ -223,7 +233,8 @@ function commands.status(print)
 		or "mod_" .. predecessor .. " is the archive, the spool waits for an import"))
 	print(("link: %s"):format(link.up and "up" or "down, " .. link.error))
 	print(("in flight: %d"):format(outbox.in_flight))
-	print(("spool: %d messages, %d bytes%s"):format(spool.count, spool.bytes, spool.error ~= "" and ", " .. spool.error or ""))
+	print(("spool: %d messages, %d bytes"):format(spool.count, spool.bytes))
+	if spool.error ~= "" then print("spool: " .. spool.error) end
 	return true, link.up and "The archive answers" or "The archive does not answer"
 end
 
@@ -240,10 +251,7 @@ module:require "shell"
 
 function module.unload()
 	mamlog.primary = false
-	if link.up then
-		link.up = false
-		outbox.fail()
-	end
+	link.close()
 	outbox.close()
 	spool.close()
 end

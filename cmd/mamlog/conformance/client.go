@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ type Client struct {
 	mu       sync.Mutex // guards what follows
 	queue    []*Element // stanzas not yet taken by Next
 	presence []*Element // of rooms, not yet taken by Join or Leave
+	looks    []*Element // answers to what Gone has asked
 	err      error      // why reading ended
 	handled  uint32     // stanzas received, since Manage where that was called
 }
@@ -235,6 +237,8 @@ func (c *Client) read(dec *xml.Decoder) {
 			c.manage(e)
 		case e.Attr("type") == "get" && e.Child("{"+nsPing+"}ping") != nil:
 			_ = c.Send("<iq type='result' to='" + escape(e.Attr("from")) + "' id='" + escape(e.Attr("id")) + "'/>")
+		case e.Name.Local == "iq" && strings.HasPrefix(e.Attr("id"), lookID):
+			c.looks = append(c.looks, e)
 		case isRoomNotice(e):
 		default:
 			c.queue = append(c.queue, e)
@@ -268,7 +272,11 @@ func (c *Client) Next() (*Element, error) {
 
 // take waits for the first element of a list that fits, and removes it.
 func (c *Client) take(list *[]*Element, fits func(*Element) bool) (*Element, error) {
-	timer := time.NewTimer(c.patience)
+	return c.takeIn(c.patience, list, fits)
+}
+
+func (c *Client) takeIn(patience time.Duration, list *[]*Element, fits func(*Element) bool) (*Element, error) {
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for {
 		c.mu.Lock()

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,27 +102,27 @@ func hasStatus(e *Element, code string) bool {
 	return false
 }
 
-// Gone waits until a room is not listed any more (XEP-0045, section 6.3): what
-// is sent to one that is being destroyed may be lost.
+// lookID is what the ids of Gone's iqs begin with.
+const lookID = "look-"
+
+// Gone waits until a room is not there any more. What is sent to one that is being
+// destroyed may be lost, so it is asked for again and again.
 func (c *Client) Gone(room string) error {
-	_, service, _ := strings.Cut(room, "@")
 	deadline := time.Now().Add(patience)
 	for {
-		answer, err := c.CallTo(service, "get", "<query xmlns='http://jabber.org/protocol/disco#items'/>")
-		if err != nil {
+		id := lookID + newID()
+		if err := c.Send("<iq type='get' to='" + escape(room) + "' id='" + id + "'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>"); err != nil {
 			return err
 		}
-		items := answer.Child("query")
-		if items == nil || answer.Attr("type") != "result" {
-			return fmt.Errorf("listing the rooms: %s", answer)
-		}
-		if !slices.ContainsFunc(items.Children, func(i *Element) bool { return i.Attr("jid") == room }) {
+		answer, err := c.takeIn(50*time.Millisecond, &c.looks, func(*Element) bool { return true })
+		switch {
+		case err == nil && answer.Child("error", "item-not-found") != nil:
 			return nil
-		}
-		if time.Now().After(deadline) {
+		case err != nil && !errors.Is(err, errTimeout):
+			return err
+		case time.Now().After(deadline):
 			return fmt.Errorf("%s is still there", room)
 		}
-		time.Sleep(10 * time.Millisecond) // until the next look
 	}
 }
 

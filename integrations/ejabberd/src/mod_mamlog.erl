@@ -225,7 +225,13 @@ user_send_packet(Acc) ->
 
 sent(Msg, #jid{lserver = LServer} = JID) ->
     case mode(LServer, Msg) of
-        shadow -> shadow(<<"out">>, Msg, JID, xmpp:get_to(Msg));
+        shadow ->
+            Msg1 = shadow(<<"out">>, Msg, JID, xmpp:get_to(Msg)),
+            % mod_mam may be gone when a note to self is received: we have it now.
+            case is_same(JID, xmpp:get_to(Msg)) of
+                true -> xmpp:put_meta(Msg1, mamlog, {sent, none});
+                false -> Msg1
+            end;
         Mode -> sent(Mode, strip(Msg, LServer), JID)
     end.
 
@@ -407,10 +413,12 @@ late(Msg, JID, Id) ->
 
 %% A message that mod_mam was to archive for its recipient. If it did, so do we,
 %% from the side. If it was stopped just before it could, the message is ours.
+after_mam(#message{from = #jid{luser = U, lserver = S}} = Msg, #jid{luser = U, lserver = S}, _Function) ->
+    Msg; % a note to self, which we have as it was sent
 after_mam(#message{meta = Meta, from = From} = Msg, #jid{lserver = S} = JID, Function) ->
     case Meta of
         #{mam_archived := true} ->
-            shadow(direction(From, JID), Msg, JID, From);
+            shadow(<<"in">>, Msg, JID, From);
         #{from_offline := true} ->
             Msg;
         _ ->
@@ -440,18 +448,13 @@ mode(Host, #message{meta = #{stanza_id := _}}) ->
 mode(_, _) ->
     primary.
 
-%% What mod_mam archived goes to us under its id. Notes to self it archives twice.
+%% What mod_mam archived goes to us under its id.
 shadow(Dir, #message{meta = #{stanza_id := Id, mam_archived := true}} = Msg, #jid{lserver = S} = JID, Peer) ->
-    case Dir == <<"out">> andalso is_same(JID, Msg#message.to) andalso not is_same(JID, Peer) of
-        true ->
-            Msg;
-        false ->
-            Core = strip(Msg#message{meta = #{}}, S),
-            Head = head(Dir, JID, Peer, contact(JID#jid.luser, S, Peer), <<>>),
-            mod_mamlog_link:append_nowait(S, [{Head, xml(Core)}],
-                                          {<<"mam:", (integer_to_binary(Id))/binary>>, Id}),
-            Msg
-    end;
+    Core = strip(Msg#message{meta = #{}}, S),
+    Head = head(Dir, JID, Peer, contact(JID#jid.luser, S, Peer), <<>>),
+    mod_mamlog_link:append_nowait(S, [{Head, xml(Core)}],
+                                  {<<"mam:", (integer_to_binary(Id))/binary>>, Id}),
+    Msg;
 shadow(_, Msg, _, _) ->
     Msg.
 

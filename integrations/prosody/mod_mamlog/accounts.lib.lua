@@ -8,6 +8,8 @@ local load_roster = require "core.rostermanager".load_roster
 local user_exists = require "core.usermanager".user_exists
 local time_now = require "util.time".now
 
+local is_second_copy = (module:require "stanzas").is_second_copy
+
 local host = module.host
 local bare_sessions = prosody.bare_sessions
 local xmlns_hints = "urn:xmpp:hints"
@@ -121,7 +123,7 @@ local function new(mamlog, outbox, capture)
 	end
 
 	local function on_sent(event)
-		if not mamlog.primary then return end
+		if not event.mamlog_leads then return end
 		local origin, stanza = event.origin, capture.without_ids(event.stanza)
 		event.stanza = stanza
 		if stanza.attr.type == "error" or not wanted(stanza, origin) then return end
@@ -149,7 +151,7 @@ local function new(mamlog, outbox, capture)
 	end
 
 	local function on_received(event)
-		if not mamlog.primary then return end
+		if not event.mamlog_leads then return end
 		local origin, stanza = event.origin, capture.without_ids(event.stanza)
 		event.stanza = stanza
 		local to, from = stanza.attr.to, stanza.attr.from
@@ -173,7 +175,10 @@ local function new(mamlog, outbox, capture)
 		end
 		local with = sent and sent.owner or from and jid_bare(from) or owner
 		local dir, peer = "in", from
-		if with == owner then dir, peer = "out", to or owner end
+		if with == owner then
+			if event.mamlog_followed then return end
+			dir, peer = "out", to or owner
+		end
 		local entry = new_entry(dir, origin, stanza, user, owner, peer, with)
 		if same then
 			entry.stanza, entry.twin = sent.stanza, sent
@@ -197,6 +202,7 @@ local function new(mamlog, outbox, capture)
 	module:hook("message/full", before, 1000)
 
 	for _, address in ipairs { "bare", "full", "host" } do
+		module:hook("pre-message/" .. address, capture.decide, 1000)
 		module:hook("pre-message/" .. address, on_sent, 0)
 		-- No id of the sender's archive leaves the server.
 		module:hook("pre-message/" .. address, function (event)
@@ -208,8 +214,8 @@ local function new(mamlog, outbox, capture)
 
 	-- Without mod_offline, what is archived is not undeliverable.
 	module:hook("message/offline/handle", function (event)
-		local stanza = event.stanza
-		if mamlog.primary and stanza:get_child_with_attr("stanza-id", "urn:xmpp:sid:0", "by", event.username .. "@" .. host) then
+		local owner = event.username .. "@" .. host
+		if mamlog.primary and event.stanza:get_child_with_attr("stanza-id", "urn:xmpp:sid:0", "by", owner) then
 			return true
 		end
 	end, -2)
@@ -224,28 +230,21 @@ local function new(mamlog, outbox, capture)
 	end)
 
 	-- While mod_mam archives, what it has archived follows.
-	local last_note = {}
+	local notes = {}
 
 	local function follow(event)
 		local stanza, user = event.stanza, event.for_user
 		local owner = user .. "@" .. host
 		local from, to = stanza.attr.from or owner, stanza.attr.to
-		local with = jid_bare(from)
-		local xml = capture.serialize(stanza)
-		local dir, peer = "in", from
+		local with, dir, peer = jid_bare(from), "in", from
 		if with == owner then
 			dir, peer = "out", to or owner
 			with = jid_bare(peer)
 		end
-		if with == owner then
-			-- mod_mam archives a note to oneself twice in a row.
-			local again = last_note[user] == xml
-			last_note[user] = not again and xml or nil
-			if again then return end
-		end
+		if with == owner and is_second_copy(notes, owner, stanza) then return end
 		local entry = {
 			head = capture.head(dir, owner, peer, in_roster(user, owner, with), "mam:" .. event.id),
-			stanza = xml, must = true, stamp = time_now(),
+			stanza = capture.serialize(stanza), must = true, stamp = time_now(),
 		}
 		outbox.append(entry)
 		if capture.can_wait() then

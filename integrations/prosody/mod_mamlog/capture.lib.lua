@@ -13,7 +13,7 @@ local host = module.host
 local escaped, is_ready = stanzas.escaped, async.ready
 local xmlns_sid = "urn:xmpp:sid:0"
 
-local function new(outbox, archive_session)
+local function new(mamlog, outbox, archive_session)
 	local capture = { serialize = stanzas.serialize, can_wait = is_ready }
 	local boot, serial = new_id() .. "-", 0
 
@@ -42,7 +42,8 @@ local function new(outbox, archive_session)
 	end
 
 	function capture.stanza_id(owner, id)
-		return setmetatable({ name = "stanza-id", attr = { xmlns = xmlns_sid, by = owner, id = id }, tags = {} }, st.stanza_mt)
+		local attr = { xmlns = xmlns_sid, by = owner, id = id }
+		return setmetatable({ name = "stanza-id", attr = attr, tags = {} }, st.stanza_mt)
 	end
 
 	-- A copy with the id. The children are shared; what else the stanza is sent as
@@ -129,8 +130,17 @@ local function new(outbox, archive_session)
 		runner_for(origin):run(work)
 	end
 
-	-- To be hooked before all others. wants(stanza) tells of a message whether it may
-	-- have to wait.
+	-- Says who archives, for all handlers of an event: the other module may be unloaded
+	-- while one of them waits. To be hooked before all others.
+	local function decide(event)
+		-- Also: whether the other one had it when it was sent.
+		event.mamlog_followed = event.mamlog_leads == false
+		event.mamlog_leads = mamlog.primary
+	end
+	capture.decide = decide
+
+	-- The same, where the stanza may come outside of a runner. wants(stanza) tells of a
+	-- message whether it may have to wait.
 	function capture.before_message(wants)
 		return function (event)
 			local origin, stanza = event.origin, event.stanza
@@ -140,6 +150,7 @@ local function new(outbox, archive_session)
 				runner_for(origin):run(st.clone(stanza))
 				return true
 			end
+			decide(event)
 		end
 	end
 

@@ -8,6 +8,8 @@ local users_of = require "core.usermanager".users
 local load_roster = require "core.rostermanager".load_roster
 local st = require "util.stanza"
 
+local is_second_copy = (module:require "stanzas").is_second_copy
+
 local host = module.host
 local xmlns = "urn:mamlog:attach:1"
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user"
@@ -15,6 +17,7 @@ local page_size = 5000    -- messages that are taken from the old store at once
 local most_in_flight = 2  -- batches
 
 local function new(link, capture, store, is_rooms, xep0082)
+	local kind = is_rooms and "message<groupchat" or nil -- the rest of a room's are presences
 	local running = false
 
 	local function owners()
@@ -56,17 +59,14 @@ local function new(link, capture, store, is_rooms, xep0082)
 		end
 		stanza = capture.without_ids(stanza)
 		stanza.attr.xmlns = nil
-		local xml = capture.serialize(stanza)
-		if dir == "out" and jid_bare(peer) == owner then
-			local again = state.note == xml
-			state.note = not again and xml or nil
-			if again then return nil end
+		if dir == "out" and jid_bare(peer) == owner and is_second_copy(state.notes, owner, stanza) then
+			return nil
 		end
 		if not is_rooms and state.roster[jid_bare(peer)] then
 			more = " contact='true'"
 		end
 		more = more .. (" import='true' stamp='%s'>"):format(xep0082(when))
-		return capture.head(dir, owner, peer, more, "mam:" .. id) .. xml .. "</append>"
+		return capture.head(dir, owner, peer, more, "mam:" .. id) .. capture.serialize(stanza) .. "</append>"
 	end
 
 	local function import(print)
@@ -123,10 +123,10 @@ local function new(link, capture, store, is_rooms, xep0082)
 
 		local function import_owner(user)
 			local owner = user .. "@" .. host
-			local state = { roster = not is_rooms and load_roster(user, host) or {} }
+			local state = { notes = {}, roster = not is_rooms and load_roster(user, host) or {} }
 			local after
 			repeat
-				local messages, err = store:find(user, { limit = page_size, after = after, with = is_rooms and "message<groupchat" or nil })
+				local messages, err = store:find(user, { limit = page_size, after = after, with = kind })
 				if not messages then return nil, err end
 				local count, appends, bytes = 0, {}, 0
 				for id, stanza, when in messages do
@@ -159,7 +159,8 @@ local function new(link, capture, store, is_rooms, xep0082)
 		for i, user in ipairs(users) do
 			local ok, problem = import_owner(user)
 			if not ok then
-				return nil, ("%s@%s: %s; run the import again, what it has brought is not brought twice"):format(user, host, tostring(problem))
+				return nil, ("%s@%s: %s; run the import again, what it has brought is not brought twice")
+					:format(user, host, tostring(problem))
 			end
 			if i % 100 == 0 then
 				print(("%d of %d archives, %d messages"):format(i, #users, sum.archived))

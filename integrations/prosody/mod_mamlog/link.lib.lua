@@ -3,13 +3,12 @@
 -- answer, or the reason why there is none.
 
 local modulemanager = require "core.modulemanager"
-local st = require "util.stanza"
 local timer = require "util.timer"
 local new_id = require "util.id".short
 local monotonic = require "util.time".monotonic
 
 local host, hosts = module.host, prosody.hosts
-local escape = st.xml_escape
+local escaped = (module:require "stanzas").escaped
 local xmlns = "urn:mamlog:attach:1"
 
 local hello_interval = 10
@@ -72,8 +71,8 @@ local function new(options, serves, callbacks)
 	local function hello()
 		local count, bytes, problem = callbacks.report()
 		greeting, next_hello = true, monotonic() + hello_interval
-		local text = ("<hello xmlns='%s' versions='1' serves='%s' software='%s' spool='%d' spool-bytes='%d' error='%s'/>")
-			:format(xmlns, serves, escape("Prosody " .. (prosody.version or "")), count, bytes, escape(problem))
+		local text = "<hello xmlns='%s' versions='1' serves='%s' software='%s' spool='%d' spool-bytes='%d' error='%s'/>"
+		text = text:format(xmlns, serves, escaped("Prosody " .. (prosody.version or "")), count, bytes, escaped(problem))
 		link.request("get", { "", text }, 2, function (welcome, reason, condition)
 			greeting = false
 			if welcome and welcome.name == "welcome" and welcome.attr.version == "1" then
@@ -102,17 +101,28 @@ local function new(options, serves, callbacks)
 		hello()
 	end
 
+	local function abandon(requests, reason)
+		for _, request in pairs(requests) do
+			request.answer(nil, reason)
+		end
+	end
+
 	local function detach(session, reason)
 		if link.session ~= session then return end
 		link.session, greeting = nil, false
 		local lost = pending
 		pending = {}
 		down(reason)
-		timer.add_task(0, function () -- the connection is still being taken apart
-			for _, request in pairs(lost) do
-				request.answer(nil, reason)
-			end
-		end)
+		-- The connection is still being taken apart.
+		timer.add_task(0, function () abandon(lost, reason) end)
+	end
+
+	-- Nothing is sent any more, and all that was asked gets its answer.
+	function link.close()
+		local lost = pending
+		link.session, pending = nil, {}
+		down("the module is unloaded")
+		abandon(lost, link.error)
 	end
 
 	local hooked -- the events of the component's host
@@ -138,7 +148,7 @@ local function new(options, serves, callbacks)
 	module:hook_global("host-activated", find_component)
 	module:hook_global("server-started", function ()
 		if not modulemanager.is_loaded(component, "component") then
-			module:log("error", "mamlog_component = %q: there is no external component of that name in the configuration", component)
+			module:log("error", "mamlog_component = %q: the configuration has no such external component", component)
 		end
 	end)
 	find_component()

@@ -15,6 +15,8 @@
 
 local timer = require "util.timer"
 local time_now = require "util.time".now
+local xpcall = require "util.xpcall".xpcall
+local escaped = (module:require "stanzas").escaped
 local traceback = debug.traceback
 
 local xmlns = "urn:mamlog:attach:1"
@@ -127,13 +129,16 @@ local function new(options, link, spool)
 
 	local function settle_live(flight, words)
 		for i, entry in ipairs(flight) do
+			if passing[words[i]] then put_away(entry) end
+		end
+		-- The sender's side of a message is safe before it goes on with the recipient's.
+		if spooling[1] then commit() end
+		for i, entry in ipairs(flight) do
 			local word = words[i]
-			if passing[word] then
-				put_away(entry)
-			elseif word:sub(1, 1) == "!" then
-				reject(entry, word:sub(2))
-			else
+			if word:sub(1, 1) ~= "!" then
 				finish(entry, word ~= "-" and word or nil)
+			elseif not passing[word] then
+				reject(entry, word:sub(2))
 			end
 		end
 	end
@@ -335,7 +340,7 @@ local function new(options, link, spool)
 	-- Tells whether an entry would go to the archive now, with those before it.
 	local function live(must)
 		if not link.up then return false end
-		return on_failure ~= "spool" and not must or spool.unread == 0 and not spooling[1] and not outbox.hold
+		return on_failure ~= "spool" and not must or spool.appends == 0 and not outbox.hold
 	end
 
 	-- Tells whether to append now is to wait for something.
@@ -365,7 +370,8 @@ local function new(options, link, spool)
 	-- The owner's archive ends here. It goes through the spool: it must neither be
 	-- forgotten nor change places with what comes before and after it.
 	function outbox.delete(owner)
-		local ok, err = spool.add("<delete xmlns='" .. xmlns .. "' owner='" .. owner .. "'/>")
+		while link.up and open[1] and outbox.in_flight < link.window do send_live() end
+		local ok, err = spool.add("<delete xmlns='" .. xmlns .. "' owner='" .. escaped(owner) .. "'/>")
 		if ok then return commit_soon() end
 		module:log("error", "The archive of %s is not deleted: the spool is %s", owner, err)
 	end

@@ -10,10 +10,12 @@ local jid_prep = require "util.jid".prep
 local time_now = require "util.time".now
 local stanzas = module:require "stanzas"
 
+local xmlns_hints = "urn:xmpp:hints"
 local xmlns_mam = "urn:xmpp:mam:2"
 local xmlns_muc_user = "http://jabber.org/protocol/muc#user"
 local enable_field = "muc#roomconfig_enablearchiving"
 local default_history_length = 20
+local last_second = 253402300799 -- that XEP-0082 can name
 local most_results = 50 -- in a page, by default of the archive
 
 local function new(mamlog, link, outbox, capture, relay)
@@ -171,10 +173,12 @@ local function new(mamlog, link, outbox, capture, relay)
 
 	-- Without a body, but worth to be read again.
 	module:hook("muc-message-is-historic", function (event)
+		if not mamlog.primary or not is_archived(event.room) then return end
 		local stanza = event.stanza
-		if mamlog.primary and is_archived(event.room) and not stanza:get_child("no-store", "urn:xmpp:hints")
-		and not stanza:get_child("no-permanent-store", "urn:xmpp:hints")
-		and (stanza:get_child("retract", "urn:xmpp:message-retract:1") or stanza:get_child("reactions", "urn:xmpp:reactions:0")) then
+		if stanza:get_child("no-store", xmlns_hints) or stanza:get_child("no-permanent-store", xmlns_hints) then
+			return false
+		elseif stanza:get_child("retract", "urn:xmpp:message-retract:1")
+		or stanza:get_child("reactions", "urn:xmpp:reactions:0") then
 			return true
 		end
 	end)
@@ -252,8 +256,9 @@ local function new(mamlog, link, outbox, capture, relay)
 			:tag("query", { xmlns = xmlns_mam })
 		iq:tag("x", { xmlns = "jabber:x:data", type = "submit" })
 			:tag("field", { var = "FORM_TYPE" }):text_tag("value", xmlns_mam):up()
-		if since then
-			iq:tag("field", { var = "start" }):text_tag("value", datetime.datetime(math.floor(since))):up()
+		if since then -- whatever number the client has sent
+			since = math.floor(math.max(0, math.min(since, last_second)))
+			iq:tag("field", { var = "start" }):text_tag("value", datetime.datetime(since)):up()
 		end
 		iq:up():tag("set", { xmlns = "http://jabber.org/protocol/rsm" })
 			:text_tag("max", ("%d"):format(most)):text_tag("before", before or "")
@@ -274,10 +279,9 @@ local function new(mamlog, link, outbox, capture, relay)
 			local result = message:get_child("result", xmlns_mam)
 			local forwarded = result and result:get_child("forwarded", "urn:xmpp:forward:0")
 			local original = forwarded and forwarded:get_child("message", "jabber:client")
-			if original then
-				table.insert(messages, {
-					id = result.attr.id, stanza = original, stamp = forwarded:get_child("delay", "urn:xmpp:delay").attr.stamp,
-				})
+			local delay = forwarded and forwarded:get_child("delay", "urn:xmpp:delay")
+			if original and delay then
+				table.insert(messages, { id = result.attr.id, stanza = original, stamp = delay.attr.stamp })
 			end
 		end
 		return messages, fin.attr.complete == "true" or fin.attr.complete == "1"
@@ -294,7 +298,8 @@ local function new(mamlog, link, outbox, capture, relay)
 	module:hook("muc-get-history", function (event)
 		local room, asker = event.room, event.to
 		if not mamlog.primary or not is_archived(room) or not link.up or not capture.can_wait() then return end
-		local most = math.min(event.maxstanzas or math.huge, room._data.history_length or default_history_length, max_history_length)
+		local length = room._data.history_length or default_history_length
+		local most = math.floor(math.min(event.maxstanzas or math.huge, length, max_history_length))
 		if most < 1 or event.maxchars == 0 or room._history and #room._history >= most then return end
 
 		local door = door_of(room)

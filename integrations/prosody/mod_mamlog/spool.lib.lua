@@ -53,27 +53,32 @@ local function can_sync()
 	return has_posix or sync(nil, probe)
 end
 
--- Reads the record at the file's position. Returns its payload and its whole length,
--- or nil, and an error if what is there is not what was written.
+-- Reads the record at the file's position. Returns its payload and its whole length; no
+-- payload if that isn't what was written; and nil, nil and an error if there is none.
 local function read_record(file)
 	local header = file:read("*l")
 	if not header then return nil end
 	local length, sum = header:match("^(%d+) (%x+)$")
 	length = tonumber(length)
-	if not length then return nil, "there is no record" end
+	if not length then return nil, nil, "there is no record" end
 	local payload = file:read(length)
 	if not payload or #payload < length or file:read(1) ~= "\n" then
-		return nil, "the record is not whole"
-	elseif sha1(payload, true):sub(1, 8) ~= sum then
-		return nil, "the record's checksum is wrong"
+		return nil, nil, "the record is not whole"
 	end
+	if sha1(payload, true):sub(1, 8) ~= sum then payload = nil end
 	return payload, #header + 1 + length + 1
+end
+
+local function is_append(payload)
+	return payload:sub(1, 7) == "<append"
 end
 
 local function open(max)
 	local directory = datamanager.getpath("x", module.host, "mamlog_spool", "spool"):match("^(.*)/[^/]*$")
-	-- count, bytes: of all that is not done with. error: what went wrong last.
-	local spool = { count = 0, bytes = 0, unread = 0, error = "" }
+	-- count, bytes: of all that is not done with. unread: records that were committed and
+	-- not read. appends: those that were added and not read, and are appends. error: what
+	-- went wrong last.
+	local spool = { count = 0, bytes = 0, unread = 0, appends = 0, error = "" }
 	local segments = {}        -- { number, path, size }; size is that of the whole records
 	local writing              -- file of the last segment
 	local reading, read_at     -- file of segments[read_segment], and where it stands
@@ -82,7 +87,7 @@ local function open(max)
 	local first, last = 1, 0   -- taken[first] to taken[last]
 	local done_offset = 0      -- in segments[1]
 	local last_number = 0
-	local added, added_bytes = {}, 0 -- not committed
+	local added, added_bytes, added_appends = {}, 0, 0 -- not committed
 
 	local function path_of(number)
 		return ("%s/%08d.spool"):format(directory, number)
@@ -120,7 +125,7 @@ local function open(max)
 		segments = {}
 		taken, first, last = {}, 1, 0
 		read_segment, read_offset, done_offset = 1, 0, 0
-		spool.bytes = 0
+		spool.bytes, spool.appends, spool.error = 0, 0, ""
 	end
 
 	-- Puts a record behind all others. It is kept when commit returns.
@@ -130,6 +135,9 @@ local function open(max)
 		end
 		added[#added + 1] = ("%d %s\n%s\n"):format(#payload, sha1(payload, true):sub(1, 8), payload)
 		added_bytes = added_bytes + #payload
+		if is_append(payload) then
+			added_appends, spool.appends = added_appends + 1, spool.appends + 1
+		end
 		spool.count, spool.bytes = spool.count + 1, spool.bytes + #payload
 		return true
 	end
@@ -163,11 +171,11 @@ local function open(max)
 	-- Writes and syncs what was added. If that fails, none of it is in the spool.
 	function spool.commit()
 		if not added[1] then return true end
-		local data, records, bytes = table.concat(added), #added, added_bytes
-		added, added_bytes = {}, 0
+		local data, records, bytes, appends = table.concat(added), #added, added_bytes, added_appends
+		added, added_bytes, added_appends = {}, 0, 0
 		local ok, err = write(data)
 		if not ok then
-			spool.count, spool.bytes = spool.count - records, spool.bytes - bytes
+			spool.count, spool.bytes, spool.appends = spool.count - records, spool.bytes - bytes, spool.appends - appends
 			return complain("write", err)
 		end
 		spool.unread = spool.unread + records
@@ -192,14 +200,18 @@ local function open(max)
 				if reading and read_at ~= read_offset then
 					reading:seek("set", read_offset)
 				end
-				local payload, length = nil, "it can't be opened"
-				if reading then payload, length = read_record(reading) end
-				if not payload then
-					complain(segment.path .. " at byte " .. read_offset .. ", the rest of it is lost", length)
+				local payload, length, err = nil, nil, "it can't be opened"
+				if reading then payload, length, err = read_record(reading) end
+				if not length then
+					complain(segment.path .. " at byte " .. read_offset .. ", the rest of it is lost", err or "it is short")
 					stop_reading()
 					segment.size = read_offset
+				elseif not payload then
+					complain(segment.path .. " at byte " .. read_offset, "a record is damaged and lost")
+					read_offset = read_offset + length
+					read_at = read_offset
 				else
-					local alone = payload:sub(1, 7) ~= "<append"
+					local alone = not is_append(payload)
 					if records[1] and (alone or bytes + #payload > max_bytes) then
 						read_at = nil
 						break
@@ -208,15 +220,16 @@ local function open(max)
 					read_at = read_offset
 					records[#records + 1], bytes = payload, bytes + #payload
 					last = last + 1
-					taken[last] = { segment = segment, offset = read_offset, size = #payload }
+					taken[last] = { segment = segment, offset = read_offset, size = #payload, append = not alone }
 					if alone then break end
+					spool.appends = spool.appends - 1
 				end
 			end
 		end
 		spool.unread = spool.unread - #records
 		if not records[1] and spool.unread > 0 then
 			-- These were in what can't be read.
-			spool.count, spool.unread = spool.count - spool.unread, 0
+			spool.count, spool.unread, spool.appends = spool.count - spool.unread, 0, added_appends
 			if spool.count == 0 then clear() end
 		end
 		return records
@@ -226,6 +239,9 @@ local function open(max)
 	function spool.rewind()
 		stop_reading()
 		spool.unread = spool.unread + last - first + 1
+		for i = first, last do
+			if taken[i].append then spool.appends = spool.appends + 1 end
+		end
 		taken, first, last = {}, 1, 0
 		read_segment, read_offset = 1, done_offset
 	end
@@ -280,22 +296,22 @@ local function open(max)
 				local segment = { number = number, path = path, size = 0 }
 				local file, err = io.open(path, "rb")
 				if number == from then segment.size = offset end
-				local length
 				if file then
 					file:seek("set", segment.size)
 					repeat
-						local payload
-						payload, length = read_record(file)
+						local payload, length
+						payload, length, err = read_record(file)
+						segment.size = segment.size + (length or 0)
 						if payload then
-							segment.size = segment.size + length
 							spool.count, spool.bytes = spool.count + 1, spool.bytes + #payload
+							if is_append(payload) then spool.appends = spool.appends + 1 end
 						end
-					until not payload
+					until not length
 					file:close()
 				end
-				if not file or length then
+				if err then -- of the last segment, a crash may have left that
 					module:log(file and number == last_number and "info" or "error",
-						"Spool: %s ends at byte %d: %s", path, segment.size, err or length)
+						"Spool: %s ends at byte %d: %s", path, segment.size, err)
 				end
 				segments[#segments + 1] = segment
 			end

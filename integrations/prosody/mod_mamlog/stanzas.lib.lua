@@ -82,4 +82,36 @@ local function parse(text)
 	return root.tags
 end
 
-return { escaped = escaped, serialize = serialize, parse = parse, without_default = without_default }
+-- Tells whether two elements say the same. Their texts may differ in the order of
+-- attributes.
+local function equal(a, b)
+	if type(a) ~= "table" or type(b) ~= "table" then return a == b end
+	if a.name ~= b.name or #a ~= #b then return false end
+	for key, value in pairs(a.attr) do
+		if b.attr[key] ~= value then return false end
+	end
+	for key in pairs(b.attr) do
+		if a.attr[key] == nil then return false end
+	end
+	for i = 1, #a do
+		if not equal(a[i], b[i]) then return false end
+	end
+	return true
+end
+
+-- mod_mam archives a note to oneself twice in a row. Tells whether this is the second
+-- copy; notes is whatever the caller keeps for that, by owner.
+local function is_second_copy(notes, owner, stanza)
+	local last = notes[owner]
+	if last and equal(last, stanza) then
+		notes[owner] = nil
+		return true
+	end
+	notes[owner] = stanza
+	return false
+end
+
+return {
+	escaped = escaped, serialize = serialize, parse = parse, without_default = without_default,
+	is_second_copy = is_second_copy,
+}
