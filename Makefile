@@ -24,8 +24,9 @@ test: test-deps lint ## Install what the tests need (as root), and run all check
 	MAMLOG_SKIPS=$$skips $(GO) test $$race -timeout 18m ./... ; result=$$?; \
 	cat "$$skips"; exit $$result
 
-test-servers: test-deps ## Run the tests with real Prosody and ejabberd, and a browser, which `make test` leaves out.
-	$(GO) test -tags servers -timeout 40m ./integrations/... ./bench/...
+test-servers: ## Start every server that the benchmarks compare with, PostgreSQL included (as root).
+	xargs apt-get install -y --no-install-recommends <integrations/peers/packages.txt
+	$(GO) test -tags servers -timeout 20m ./integrations/peers ./bench
 
 test-deps: ## Install the Debian packages that the tests need, or say which are missing.
 	@bash cmd/mamlog/conformance/testdata/install.sh
@@ -38,8 +39,15 @@ lint: ## gofmt, go vet and staticcheck.
 fuzz: ## Fuzz every decoder, FUZZTIME each (default 1m).
 	@bash bench/fuzz.sh $(or $(FUZZTIME),1m)
 
-bench-pages: ## Compare what a page costs in archives of 1,000 and of 1,000,000 messages.
-	$(GO) run ./cmd/mamlog-bench pages
+bench: ## Measure everything against the bare engine, Prosody and ejabberd, and rewrite bench/RESULTS.md (as root, under an hour).
+	xargs apt-get install -y --no-install-recommends <integrations/peers/packages.txt
+	$(GO) run ./cmd/mamlog-bench all --out bench
+
+bench-attach: ## Measure Prosody and ejabberd with mamlog as their archive, against their own.
+	$(GO) run ./cmd/mamlog-bench attach
+
+bench-quick: ## Print the ratios to the bare engine, and fail if one is short of its goal (under 3 minutes).
+	$(GO) run ./cmd/mamlog-bench quick
 
 generate: ## Make the Go code of the protobuf schemas anew (needs protoc).
 	$(GO) build -o bin/ google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
@@ -48,4 +56,4 @@ generate: ## Make the Go code of the protobuf schemas anew (needs protoc).
 clean: ## Delete what was built; the demo's store in ./data stays.
 	rm -rf bin
 
-.PHONY: help build run test test-servers test-deps lint fuzz bench-pages generate clean
+.PHONY: help build run test test-servers test-deps lint fuzz bench bench-attach bench-quick generate clean

@@ -50,7 +50,7 @@ func Normal() Options {
 // Tiny are the options of a run that only shows that all works.
 func Tiny() Options {
 	return Options{
-		Rounds: 1, Time: 100 * time.Millisecond, Seed: 1, Small: 1000, Large: 11_000, Owners: 500,
+		Rounds: 1, Time: 100 * time.Millisecond, Seed: 1, Small: 1000, Large: 6000, Owners: 500,
 		Sizes: []int{200, 1000}, Pairs: 3, Window: 4, Pagers: []int{1, 2},
 	}
 }

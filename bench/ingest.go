@@ -227,7 +227,7 @@ letters), with an origin-id, a request for a receipt and one for a marker; see b
 // ingestSizes measures against the size of the archives that are written to, one
 // contender after the other.
 func (b *Bench) ingestSizes(ctx context.Context) (*sweep, error) {
-	sizes := []int{1, max(b.Large/1000, 2), max(b.Large/100, 3)}
+	sizes := []int{1, max(b.Large/1000, 2), max(b.Large/200, 3)}
 	var x []float64
 	for _, n := range sizes {
 		x = append(x, float64(n))
@@ -332,11 +332,11 @@ func newSweep(id, what string, x []float64) *sweep { return &sweep{id: id, what:
 
 // sweep measures one place of a sweep, the next that it has.
 func (b *Bench) sweep(ctx context.Context, f *fleet, w *sweep, senders int) error {
-	rates, err := f.throughput(ctx, 1, senders, b.Window, b.Time/6, b.Time*2/3)
+	rates, err := f.throughput(ctx, 1, senders, b.Window, b.Time/6, b.Time/2)
 	if err != nil {
 		return err
 	}
-	_, all, err := f.latency(ctx, 1, senders, sweepRate, b.Time*2/3, everybody(len(f.loads)), b.Seed)
+	_, all, err := f.latency(ctx, 1, senders, sweepRate, b.Time/2, everybody(len(f.loads)), b.Seed)
 	if err != nil {
 		return err
 	}

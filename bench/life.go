@@ -27,8 +27,9 @@ import (
 // The messages of many owners lie within lifeSpan, under a retention that cuts
 // them into buckets of a day.
 const (
-	lifeSpan      = 14 * 24 * time.Hour
-	lifeRetention = 15 * 24 * time.Hour
+	lifeDays      = 14
+	lifeSpan      = lifeDays * 24 * time.Hour
+	lifeRetention = lifeSpan + 24*time.Hour
 )
 
 // appendsUnderway is how many appends a second are made while others things go on.
@@ -41,7 +42,7 @@ func (b *Bench) Life(ctx context.Context) (s Section, err error) {
 day. Memory is the most that the server's process had resident (VmHWM) while 500 users paged through their archives
 and %d senders wrote as fast as they could. A start is from the execution of the program to the first page that a client has, after the server
 was ended by SIGKILL while messages came in. Appends under way are %d a second in process, each timed from the moment at which it was to be made;
-meanwhile a day of messages expires, both stores are compacted, and all rows are built anew.`,
+meanwhile a day of messages expires, both stores are compacted, and the rows of all that is left, a week at most, are built anew.`,
 		grouped(int64(b.Large)), grouped(int64(b.Owners)), b.Pairs, appendsUnderway)}
 	if err := b.build(ctx); err != nil {
 		return s, err
@@ -53,7 +54,7 @@ meanwhile a day of messages expires, both stores are compacted, and all rows are
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	data := filepath.Join(dir, "served", "data")
 	b.say("fill the archives of %s owners with %s messages", grouped(int64(b.Owners)), grouped(int64(b.Large)))
-	began := time.Now().Add(-lifeSpan).Truncate(24 * time.Hour)
+	began := time.Now().UTC().Add(-lifeSpan).Truncate(24 * time.Hour)
 	if err := b.fillOwners(data, began); err != nil {
 		return s, err
 	}
@@ -228,7 +229,17 @@ func (b *Bench) appendsMeanwhile(ctx context.Context, dir string, began time.Tim
 	if err := st.rest(ctx); err != nil {
 		return err
 	}
-	b.say("appends at rest and during maintenance, %d rounds", b.Rounds)
+	rounds := min(b.Rounds, lifeDays-2)
+	b.say("appends at rest and during maintenance, %d rounds", rounds)
+	// A day for each round, and two that stay: to build more anew takes minutes.
+	day := lifeDays - 2 - rounds
+	first := st.rows.ExpiryCut(class, began.AddDate(0, 0, day))
+	if _, err := st.log.Expire(ctx, class, first); err != nil {
+		return err
+	}
+	if err := errors.Join(st.log.Compact(ctx, class, first), st.rows.Compact(ctx, class, first)); err != nil {
+		return err
+	}
 	seed := b.Seed
 	p99 := func(done <-chan struct{}, all *hdrhistogram.Histogram) (float64, error) {
 		seed++
@@ -240,8 +251,7 @@ func (b *Bench) appendsMeanwhile(ctx context.Context, dir string, began time.Tim
 		return milliseconds(h, 99), nil
 	}
 	calm, busy := newHistogram(), newHistogram()
-	day := 0
-	figures, err := inTurns(b.Rounds, []func() (float64, error){
+	figures, err := inTurns(rounds, []func() (float64, error){
 		func() (float64, error) {
 			if err := st.rest(ctx); err != nil {
 				return 0, err
@@ -252,7 +262,7 @@ func (b *Bench) appendsMeanwhile(ctx context.Context, dir string, began time.Tim
 		},
 		func() (float64, error) {
 			day++
-			cut := st.rows.ExpiryCut(class, began.Add(time.Duration(day)*24*time.Hour))
+			cut := st.rows.ExpiryCut(class, began.AddDate(0, 0, day))
 			done := make(chan struct{})
 			var failed error
 			go func() {

@@ -92,7 +92,7 @@ func (p Plot) draw(path string) error {
 	widen(&pl.X.Min, &pl.X.Max, p.LogX)
 	widen(&pl.Y.Min, &pl.Y.Max, p.LogY)
 	pl.Legend.TextStyle.Font.Size = vg.Points(8)
-	pl.Legend.Top = true
+	pl.Legend.Top, pl.Legend.Padding = true, vg.Points(2)
 	pl.Legend.XOffs, pl.Legend.YOffs = -vg.Points(4), -vg.Points(4)
 	// Room for the legend above the lines.
 	room := 1 + 0.09*float64(len(p.Series))

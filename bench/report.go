@@ -22,6 +22,7 @@ type Report struct {
 	Machine  Machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Sections []Section         `json:"sections"`
+	Notes    string            `json:"notes,omitempty"` // Markdown; what people found out about the figures
 }
 
 // Section is one part of a report.
@@ -65,6 +66,9 @@ func (r Report) Write(dir string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "plots"), 0o755); err != nil {
 		return err
 	}
+	if err := r.writeText(dir); err != nil {
+		return err
+	}
 	for _, s := range r.Sections {
 		for _, p := range s.Plots {
 			if err := p.draw(filepath.Join(dir, "plots", s.ID+"-"+p.ID)); err != nil {
@@ -72,6 +76,10 @@ func (r Report) Write(dir string) error {
 			}
 		}
 	}
+	return nil
+}
+
+func (r Report) writeText(dir string) error {
 	j, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
@@ -124,6 +132,9 @@ func (r Report) Markdown(w io.Writer) {
 		if len(s.Plots) > 0 {
 			fmt.Fprintln(w, " |")
 		}
+	}
+	if r.Notes != "" {
+		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(r.Notes))
 	}
 }
 

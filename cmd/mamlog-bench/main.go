@@ -33,6 +33,7 @@ func main() {
 type run struct {
 	options bench.Options
 	out     string // directory of the report; empty: none
+	notes   string // file with the last section of the report; empty: none
 	profile string
 	quiet   bool
 
@@ -54,6 +55,7 @@ and plots.`,
 	root.SetErr(stderr)
 	f := root.PersistentFlags()
 	f.StringVar(&r.out, "out", "", "write the report to this directory; else only its page is printed")
+	f.StringVar(&r.notes, "notes", "", "end the report with this file, in Markdown: what limits the figures, and why")
 	f.StringVar(&r.profile, "cpuprofile", "", "write a CPU profile of this process to this file")
 	f.BoolVarP(&r.quiet, "quiet", "q", false, "don't tell what is being measured")
 	f.StringVar(&r.options.Dir, "dir", "", "where to put the stores that are measured (default: the system's directory for temporary files)")
@@ -113,6 +115,13 @@ func (r *run) measure(ctx context.Context, name string, parts []bench.Part) (rep
 	defer func() { err = errors.Join(err, b.Close()) }()
 	if report, err = b.Run(ctx, name, parts); err != nil {
 		return report, err
+	}
+	if r.notes != "" {
+		text, err := os.ReadFile(r.notes)
+		if err != nil {
+			return report, err
+		}
+		report.Notes = string(text)
 	}
 	if r.out == "" {
 		report.Markdown(r.stdout)

@@ -8,6 +8,8 @@
 set -u
 packages="python3-slixmpp python3-nbxmpp python3-gi bible-kjv bible-kjv-text"
 packages="$packages prosody lua-posix lua-dbi-sqlite3 ejabberd erlang-p1-sqlite3 sqlite3 chromium libxml2-utils"
+# Not the package where npm is there already: it may come with another Node.js.
+command -v npm >/dev/null || packages="$packages npm"
 missing=""
 command -v "$(go env CC)" >/dev/null || packages="$packages gcc libc6-dev"
 for p in $packages; do
