@@ -32,7 +32,7 @@ func (s *Service) ListLinks(context.Context, *connect.Request[adminv1.ListLinksR
 		for _, h := range st.Hosts {
 			lh := &adminv1.LinkedHost{
 				Name: h.Name, Served: h.Served, Rooms: h.Rooms, Software: h.Software, ProtocolVersion: uint32(h.Version),
-				SpoolMessages: uint64(h.Spool), SpoolBytes: uint64(h.SpoolBytes), Error: h.Fault,
+				SpoolMessages: uint64(h.Spool), SpoolBytes: uint64(h.SpoolBytes), Error: h.Fault, Delegated: h.Delegated,
 			}
 			if !h.LastHello.IsZero() {
 				lh.LastHello = timestamppb.New(h.LastHello)

@@ -1446,7 +1446,8 @@ type LinkedHost struct {
 	ProtocolVersion uint32                 `protobuf:"varint,6,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
 	SpoolMessages   uint64                 `protobuf:"varint,7,opt,name=spool_messages,json=spoolMessages,proto3" json:"spool_messages,omitempty"`
 	SpoolBytes      uint64                 `protobuf:"varint,8,opt,name=spool_bytes,json=spoolBytes,proto3" json:"spool_bytes,omitempty"`
-	Error           string                 `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"` // its words
+	Error           string                 `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`           // its words
+	Delegated       bool                   `protobuf:"varint,10,opt,name=delegated,proto3" json:"delegated,omitempty"` // the server lets clients ask without a module (XEP-0355, XEP-0356)
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1542,6 +1543,13 @@ func (x *LinkedHost) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *LinkedHost) GetDelegated() bool {
+	if x != nil {
+		return x.Delegated
+	}
+	return false
 }
 
 type RebuildRequest struct {
@@ -1872,7 +1880,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fqueries_waiting\x18\v \x01(\x04R\x0equeriesWaiting\x12\x18\n" +
 	"\aqueries\x18\f \x01(\x04R\aqueries\x12\x14\n" +
 	"\x05fault\x18\r \x01(\tR\x05fault\x125\n" +
-	"\bfault_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\afaultAt\"\xae\x02\n" +
+	"\bfault_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\afaultAt\"\xcc\x02\n" +
 	"\n" +
 	"LinkedHost\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -1885,7 +1893,9 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x0espool_messages\x18\a \x01(\x04R\rspoolMessages\x12\x1f\n" +
 	"\vspool_bytes\x18\b \x01(\x04R\n" +
 	"spoolBytes\x12\x14\n" +
-	"\x05error\x18\t \x01(\tR\x05error\"&\n" +
+	"\x05error\x18\t \x01(\tR\x05error\x12\x1c\n" +
+	"\tdelegated\x18\n" +
+	" \x01(\bR\tdelegated\"&\n" +
 	"\x0eRebuildRequest\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\"U\n" +
 	"\x0fRebuildResponse\x12\x14\n" +

@@ -393,8 +393,8 @@ func FuzzBatch(f *testing.F) {
 				break
 			}
 		}
-		for len(s.jobs) > 0 {
-			(<-s.jobs)()
+		for s.lanes.left() > 0 {
+			s.lanes.do(<-s.lanes.next, func(job func()) { job() })
 		}
 		if s.flying.inFlight() != 0 {
 			t.Error("something is in flight for ever")

@@ -43,6 +43,10 @@ type Link struct {
 	// none, and then the address must be on loopback unless AllowPlaintext is set.
 	TLS            *tls.Config
 	AllowPlaintext bool
+
+	// Delegation lets the hosts' clients ask without a module in the server, as
+	// far as the server grants it (XEP-0355, XEP-0356).
+	Delegation bool
 }
 
 // Config for New. Links and Archive are needed.

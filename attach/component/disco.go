@@ -11,8 +11,8 @@ func (c *call) ping() *stanza.Error {
 // info answers XEP-0030 section 3: what the component itself is. What is announced
 // for accounts and rooms, the server announces for them.
 func (c *call) info() *stanza.Error {
-	if c.payload.Attr("node") != "" {
-		return stanza.ItemNotFound("")
+	if node := c.payload.Attr("node"); node != "" {
+		return c.nestedInfo(node)
 	}
 	q := stanza.New(nsInfo, "query").Add(
 		stanza.New(nsInfo, "identity", "category", "component", "type", "archive", "name", "mamlog"),

@@ -45,13 +45,15 @@ const (
 )
 
 var requests = map[kind]request{
-	{NS, "hello", "get"}:      {"hello", (*call).hello, hosts, false},
-	{NS, "batch", "set"}:      {"batch", (*call).batch, greeted, true},
-	{NS, "query", "get"}:      {"query", (*call).query, greeted, false},
-	{NS, "delete", "set"}:     {"delete", (*call).delete, greeted, true},
-	{nsPing, "ping", "get"}:   {"ping", (*call).ping, anybody, false},
-	{nsInfo, "query", "get"}:  {"disco", (*call).info, anybody, false},
-	{nsItems, "query", "get"}: {"disco", (*call).items, anybody, false},
+	{NS, "hello", "get"}:                      {"hello", (*call).hello, hosts, false},
+	{NS, "batch", "set"}:                      {"batch", (*call).batch, greeted, true},
+	{NS, "query", "get"}:                      {"query", (*call).query, greeted, false},
+	{NS, "delete", "set"}:                     {"delete", (*call).delete, greeted, true},
+	{delegationNS + "1", "delegation", "set"}: {"delegated", (*call).delegated, hosts, false},
+	{delegationNS + "2", "delegation", "set"}: {"delegated", (*call).delegated, hosts, false},
+	{nsPing, "ping", "get"}:                   {"ping", (*call).ping, anybody, false},
+	{nsInfo, "query", "get"}:                  {"disco", (*call).info, anybody, false},
+	{nsItems, "query", "get"}:                 {"disco", (*call).items, anybody, false},
 }
 
 // handle is the reader's: what to do with one element. An error ends the stream.
@@ -171,6 +173,8 @@ func (c *call) refuse(r request, known bool) *stanza.Error {
 		return stanza.ServiceUnavailable("")
 	case !known:
 		return stanza.FeatureNotImplemented("<%s/> with type=%q is not part of %s as it is spoken here", p.Local, c.iq.Attr("type"), NS)
+	case r.who != anybody && c.h == nil:
+		return stanza.Forbidden("")
 	case r.who == greeted && !c.greeted():
 		return &stanza.Error{Type: "wait", Condition: "unexpected-request", Text: "there was no hello of " + c.h.name + " on this link"}
 	}
@@ -190,7 +194,7 @@ func (c *call) toComponent() bool {
 
 // message tells who sent a message that nobody is here to read it.
 func (s *stream) message(e *stanza.Element) {
-	if t := e.Attr("type"); t == "error" || t == "headline" {
+	if t := e.Attr("type"); t == "error" || t == "headline" || s.granted(e) {
 		return
 	}
 	s.out.answer(appendError(nil, "message", e, stanza.ServiceUnavailable("")))

@@ -42,6 +42,7 @@ type host struct {
 	greeting greeting
 	greeted  bool // on the stream that is open
 	at       time.Time
+	grants   grants // on the stream that is open
 }
 
 // run keeps the link open until ctx ends.
@@ -82,7 +83,7 @@ func (l *link) once(ctx context.Context) (good bool, err error) {
 	l.stream = nil
 	good = slices.ContainsFunc(l.hosts, func(h *host) bool { return h.greeted })
 	for _, h := range l.hosts {
-		h.greeted = false
+		h.greeted, h.grants = false, grants{}
 	}
 	return good, err
 }

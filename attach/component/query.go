@@ -38,7 +38,7 @@ func (c *call) query() *stanza.Error {
 		real = xep0313.RealJIDsAll
 	}
 	rooms, asked := c.serves(), time.Now()
-	return c.later(func() {
+	return c.later(owner, func() {
 		var page []byte
 		stanzas := 0
 		emit := func(b []byte) {
@@ -86,7 +86,7 @@ func (c *call) delete() *stanza.Error {
 	if se != nil {
 		return se
 	}
-	return c.later(func() {
+	return c.later(owner, func() {
 		if err := c.s.l.archive.DeleteArchive(c.s.ctx, owner, c.h.name); err != nil {
 			c.fail("delete", asError(err))
 			return
@@ -95,16 +95,15 @@ func (c *call) delete() *stanza.Error {
 	})
 }
 
-// later gives the workers something to do.
-func (c *call) later(job func()) *stanza.Error {
+// later gives the workers something to do, after all that was given to them for the
+// same owner before.
+func (c *call) later(owner jid.JID, job func()) *stanza.Error {
 	c.s.l.waiting(1)
-	select {
-	case c.s.jobs <- job:
+	if c.s.lanes.add(owner.String(), job) {
 		return nil
-	default:
-		c.s.l.waiting(-1)
-		return &stanza.Error{Type: "wait", Condition: "resource-constraint", Text: "too many queries are waiting"}
 	}
+	c.s.l.waiting(-1)
+	return &stanza.Error{Type: "wait", Condition: "resource-constraint", Text: "too many queries are waiting"}
 }
 
 // owner is whose archive the request is about, which is one of the host's.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,8 +158,8 @@ func TestQueriesDoNotHoldUpAppends(t *testing.T) {
 	slow := f.slow()
 	p := f.up()
 	q := query("alice@example.org", "alice@example.org/x", everything)
-	for range 3 {
-		p.request("get", testHost, testDomain, q)
+	for _, owner := range []string{"alice@example.org", "bob@example.org", "carol@example.org"} {
+		p.request("get", testHost, testDomain, query(owner, owner+"/x", everything))
 		<-slow.started
 	}
 	for range 5 {
@@ -286,3 +287,52 @@ func TestCDATA(t *testing.T) {
 }
 
 var _ Archive = (*xep0313.Archive)(nil)
+
+// TestOrderOfOneOwner: what is asked of one archive is answered in that order,
+// however many workers there are, and nothing is read that was deleted before.
+func TestOrderOfOneOwner(t *testing.T) {
+	f := start(t, nil)
+	p := f.up()
+	owners := []string{"alice@example.org", "bob@example.org", "carol@example.org"}
+	for _, o := range owners {
+		p.archived(testHost, appendOf("out", o, "dave@example.org", "k1", "one"))
+	}
+	const rounds = 100
+	sent := make(map[string][]string)
+	for i := range rounds {
+		for _, o := range owners {
+			sent[o] = append(sent[o], p.request("get", testHost, testDomain, query(o, o+"/x", everything)))
+			if i == rounds/2 {
+				sent[o] = append(sent[o], p.request("set", testHost, testDomain, `<delete xmlns='`+NS+`' owner='`+o+`'/>`))
+			}
+		}
+	}
+	owner := make(map[string]string)
+	for o, ids := range sent {
+		for _, id := range ids {
+			owner[id] = o
+		}
+	}
+	pages := make(map[string][]string) // the answer to a deletion passes them
+	for range len(owner) {
+		e := p.next()
+		id := e.Attr("id")
+		o := owner[id]
+		if e.First() == nil {
+			continue // the deletion
+		}
+		want := "[one]"
+		if len(pages[o]) > rounds/2 {
+			want = "[]"
+		}
+		pages[o] = append(pages[o], id)
+		if b := fmt.Sprint(bodies(unpack(t, e))); b != want {
+			t.Fatalf("%s: page %d has %s", o, len(pages[o]), b)
+		}
+	}
+	for _, o := range owners {
+		if want := slices.Delete(sent[o], rounds/2+1, rounds/2+2); !slices.Equal(pages[o], want) {
+			t.Errorf("%s: answered in the order %v", o, pages[o])
+		}
+	}
+}

@@ -42,6 +42,7 @@ type Status struct {
 type HostStatus struct {
 	Name       string
 	Served     bool      // there was a hello on the stream that is open
+	Delegated  bool      // the server lets clients ask without a module
 	LastHello  time.Time // zero: there was none
 	Version    int       // of the attach protocol
 	Rooms      bool      // false: accounts
@@ -71,7 +72,8 @@ func (l *link) status(now time.Time) Status {
 		g := h.greeting
 		st.Hosts = append(st.Hosts, HostStatus{
 			Name: h.name, Served: h.greeted, LastHello: h.at, Version: g.version, Rooms: g.rooms,
-			Software: g.software, Spool: g.spool, SpoolBytes: g.spoolBytes, Fault: g.fault,
+			Delegated: h.grants.delegation != "" && h.grants.privilege != "",
+			Software:  g.software, Spool: g.spool, SpoolBytes: g.spoolBytes, Fault: g.fault,
 		})
 	}
 	if l.stream != nil {

@@ -32,7 +32,7 @@ type stream struct {
 	prefixes map[string]string // declared by the server's stream header
 	out      *outbox
 	flying   *window
-	jobs     chan func() // for the workers
+	lanes    *lanes // for the workers
 	ctx      context.Context
 	cancel   context.CancelFunc
 
@@ -49,7 +49,7 @@ func newStream(l *link, w *wire.Conn) *stream {
 		frames:    &frames{in: w.Rest(), limit: 2 * l.limits.MaxBytes},
 		out:       newOutbox(),
 		flying:    newWindow(l.limits.Window),
-		jobs:      make(chan func(), l.limits.Waiting),
+		lanes:     newLanes(l.limits.Queries, l.limits.Waiting),
 		turns:     make(map[*host]*turns, len(l.hosts)),
 		addresses: make(map[string]jid.JID),
 	}
@@ -103,7 +103,7 @@ func (s *stream) run(ctx context.Context) error {
 	}
 	s.conn.Close()
 	wg.Wait()
-	s.l.waiting(-len(s.jobs)) // nobody takes them any more
+	s.l.waiting(-s.lanes.left()) // nobody takes them any more
 	return err
 }
 
@@ -182,12 +182,14 @@ func (s *stream) work() {
 		select {
 		case <-s.ctx.Done():
 			return
-		case job := <-s.jobs:
-			if s.out.roomForPages() {
-				job()
-			}
-			s.l.waiting(-1)
-			s.l.queries.answered.Add(1)
+		case owner := <-s.lanes.next:
+			s.lanes.do(owner, func(job func()) {
+				if s.out.roomForPages() {
+					job()
+				}
+				s.l.waiting(-1)
+				s.l.queries.answered.Add(1)
+			})
 		}
 	}
 }

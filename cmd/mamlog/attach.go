@@ -30,7 +30,7 @@ func newLink(l config.Link) (component.Link, error) {
 	if err != nil {
 		return component.Link{}, err
 	}
-	out := component.Link{Server: l.Server, Domain: l.Domain, Secret: secret, Hosts: l.Hosts, AllowPlaintext: l.AllowPlaintext}
+	out := component.Link{Server: l.Server, Domain: l.Domain, Secret: secret, Hosts: l.Hosts, AllowPlaintext: l.AllowPlaintext, Delegation: l.Delegation}
 	if l.TLS {
 		out.TLS, err = linkTLS(l)
 	}

@@ -41,6 +41,7 @@ serves only hosts that are on no link:
       tls: false                 TLS from the first byte on
       ca:, server_name:          whom to trust, and the name in the certificate
       allow_plaintext: false     no TLS, and yet not on loopback
+      delegation: false          let clients ask without a module (XEP-0355, XEP-0356)
 
 These are mod_mam's. They stand at the top level for all hosts, and in a host's
 mapping, as in "hosts: [{test.example: {archive_expires_after: 1y}}]", for one:

@@ -106,7 +106,11 @@ func hostRow(h *adminv1.LinkedHost) []string {
 	if h.GetSpoolBytes() > 0 {
 		row[2] += fmt.Sprintf(" (%d KiB)", (h.GetSpoolBytes()+1023)/1024)
 	}
-	if !h.GetServed() {
+	switch {
+	case h.GetServed():
+	case h.GetDelegated():
+		row[1] = "queries only"
+	default:
 		row[1] = "no hello"
 	}
 	return row
@@ -174,6 +178,7 @@ type jsonQueries struct {
 type jsonLinkedHost struct {
 	Name       string  `json:"name"`
 	Served     bool    `json:"served"`
+	Delegated  bool    `json:"delegated"`
 	LastHello  *string `json:"last_hello"`
 	Serves     *string `json:"serves"`
 	Software   *string `json:"software"`
@@ -197,7 +202,7 @@ func linkJSON(l *adminv1.Link) jsonLink {
 		j.Fault, j.FaultAt = new(l.GetFault()), new(stamp(l.GetFaultAt().AsTime()))
 	}
 	for _, h := range l.GetHosts() {
-		jh := jsonLinkedHost{Name: h.GetName(), Served: h.GetServed()}
+		jh := jsonLinkedHost{Name: h.GetName(), Served: h.GetServed(), Delegated: h.GetDelegated()}
 		if h.GetLastHello() != nil {
 			jh.LastHello, jh.Serves, jh.Software = new(stamp(h.GetLastHello().AsTime())), new(serves(h)), new(h.GetSoftware())
 			jh.Version, jh.Spool, jh.SpoolBytes, jh.Error = new(h.GetProtocolVersion()), new(h.GetSpoolMessages()), new(h.GetSpoolBytes()), new(h.GetError())

@@ -44,6 +44,7 @@ type Link struct {
 	CA             string // PEM file; empty: the system's authorities
 	ServerName     string // in the server's certificate; empty: the host of Server
 	AllowPlaintext bool
+	Delegation     bool // clients may ask without a module in the server
 }
 
 // Host is one domain with the options in force for it.

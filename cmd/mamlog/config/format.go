@@ -62,6 +62,7 @@ func (c *Config) Format() string {
 			line(4, "server_name", scalar(l.ServerName))
 		}
 		line(4, "allow_plaintext", fmt.Sprint(l.AllowPlaintext))
+		line(4, "delegation", fmt.Sprint(l.Delegation))
 	}
 	line(0, "admin", "{socket: "+flow(c.AdminSocket)+"}")
 	if c.MetricsListen != "" {

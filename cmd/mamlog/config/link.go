@@ -69,6 +69,7 @@ func (d *decoder) readLink(path string, n *yaml.Node, onLink map[string]int) (Li
 		{"ca", note(&ca, d.pem(&l.CA))},
 		{"server_name", note(&serverName, d.text(&l.ServerName, "a name that is in the server's certificate"))},
 		{"allow_plaintext", d.boolean(&l.AllowPlaintext)},
+		{"delegation", d.boolean(&l.Delegation)},
 	})
 	missing := func(name, what string) {
 		if at := join(path, name); !d.failed(at) {
