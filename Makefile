@@ -24,6 +24,11 @@ test: test-deps lint ## Install what the tests need (as root), and run all check
 	MAMLOG_SKIPS=$$skips $(GO) test $$race -timeout 18m ./... ; result=$$?; \
 	cat "$$skips"; exit $$result
 
+nightly: test-deps ## Run the long forms of the tests that have one, and print their figures (as root, about two hours).
+	@figures=$$(mktemp); trap 'rm -f "$$figures"' EXIT; \
+	MAMLOG_NIGHTLY=1 MAMLOG_FIGURES=$$figures $(GO) test -timeout 180m ./... ; result=$$?; \
+	sort "$$figures"; exit $$result
+
 test-servers: ## Start every server that the benchmarks compare with, PostgreSQL included (as root).
 	xargs apt-get install -y --no-install-recommends <integrations/peers/packages.txt
 	$(GO) test -tags servers -timeout 20m ./integrations/peers ./bench
@@ -56,4 +61,4 @@ generate: ## Make the Go code of the protobuf schemas anew (needs protoc).
 clean: ## Delete what was built; the demo's store in ./data stays.
 	rm -rf bin
 
-.PHONY: help build run test test-servers test-deps lint fuzz bench bench-attach bench-quick generate clean
+.PHONY: help build run test nightly test-servers test-deps lint fuzz bench bench-attach bench-quick generate clean
