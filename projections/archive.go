@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"mamlog/log"
@@ -19,7 +18,11 @@ import (
 // The value of a message row. The event stands there without its stanza, and
 // without its owner and its archive id, which the key names.
 //
-//	ordinal uvarint | length of event uvarint | event (protobuf) | stanza
+//	ordinal uvarint | flags byte | sent uvarint | length uvarint, sender | length uvarint, event (protobuf) | stanza
+//
+// What an answer shows stands before the event, which does not have it once more,
+// so that it need not be decoded: the time that was sent, in ms since 1970, and in
+// a room the sender, each only if its flag is set.
 //
 // The row of the conversation with a bare JID has the same value, with the place
 // in the conversation: a page of it is one scan like any other. Where the peer
@@ -40,8 +43,20 @@ type Row struct {
 	Sender string
 	Whois  bool
 
-	sent  int64 // in ms since 1970; 0: the time of ID
-	event []byte
+	sent  int64  // in ms since 1970; 0: the time of ID
+	value []byte // of the row
+	event []byte // in it
+}
+
+// moved lets the row's bytes be those in a copy of its value, or none.
+func (r *Row) moved(value []byte) {
+	r.value = value
+	if value == nil {
+		r.event, r.Stanza = nil, nil
+		return
+	}
+	stanza := len(value) - len(r.Stanza)
+	r.event, r.Stanza = value[stanza-len(r.event):stanza], value[stanza:]
 }
 
 // Message is the whole event of the row.
@@ -50,99 +65,103 @@ func (r Row) Message() (*log.MessageArchived, error) {
 	if err := proto.Unmarshal(r.event, m); err != nil {
 		return nil, fmt.Errorf("message %s: %w", r.ID, err)
 	}
-	m.Owner, m.Stanza = r.Owner, r.Stanza
+	m.Owner, m.Stanza, m.SentUnixMs, m.Sender, m.Whois = r.Owner, r.Stanza, r.sent, r.Sender, r.Whois
 	return m, nil
 }
 
-// Time is when the server had the message, in UTC and whole milliseconds: when
-// it was archived, unless it waited somewhere before. Rows are in the order of
-// their ids, whatever this time is, and selected by the time of their ids.
-func (r Row) Time() time.Time {
+// UnixMilli is when the server had the message, in ms since 1970: when it was
+// archived, unless it waited somewhere before. Rows are in the order of their ids,
+// whatever this time is, and selected by the time of their ids.
+func (r Row) UnixMilli() int64 {
 	if r.sent != 0 {
-		return time.UnixMilli(r.sent).UTC()
+		return r.sent
 	}
-	return log.IDTime(r.ID)
+	return int64(r.ID.Time())
 }
 
-// The field numbers of log.MessageArchived that every answer looks at.
+// Time is UnixMilli in UTC.
+func (r Row) Time() time.Time { return time.UnixMilli(r.UnixMilli()).UTC() }
+
 const (
-	fieldReason protowire.Number = 4
-	fieldSent   protowire.Number = 9
-	fieldSender protowire.Number = 11
-	fieldWhois  protowire.Number = 12
+	flagSent     byte = 1 << iota // there is a time other than the id's
+	flagImported                  // see log.Reason_REASON_IMPORT
+	flagSender                    // the sender is known
+	flagWhois                     // and was shown to all
 )
-
-// newRow reads a row's value. Of the event it takes what an answer shows and
-// steps over the rest, which is several times as fast as to decode it.
-func newRow(id ulid.ULID, owner string, value []byte) (Row, error) {
-	event, stanza, err := parseMessageValue(value)
-	if err != nil {
-		return Row{}, err
-	}
-	r := Row{ID: id, Owner: owner, Stanza: stanza, event: event}
-	for len(event) > 0 {
-		field, typ, n := protowire.ConsumeTag(event)
-		if n < 0 {
-			return Row{}, errDamagedRow
-		}
-		event = event[n:]
-		switch {
-		case typ == protowire.VarintType:
-			var v uint64
-			v, n = protowire.ConsumeVarint(event)
-			switch field {
-			case fieldReason:
-				r.Imported = log.Reason(v) == log.Reason_REASON_IMPORT
-			case fieldSent:
-				r.sent = int64(v)
-			case fieldWhois:
-				r.Whois = v != 0
-			}
-		case typ == protowire.BytesType && field == fieldSender:
-			var v []byte
-			v, n = protowire.ConsumeBytes(event)
-			r.Sender = string(v)
-		default:
-			n = protowire.ConsumeFieldValue(field, typ, event)
-		}
-		if n < 0 {
-			return Row{}, errDamagedRow
-		}
-		event = event[n:]
-	}
-	return r, nil
-}
-
-func appendMessageValue(b []byte, ordinal uint64, m *log.MessageArchived) ([]byte, error) {
-	bare := &log.MessageArchived{
-		Peer: m.Peer, Direction: m.Direction, Reason: m.Reason,
-		DecidedBy: m.DecidedBy, StanzaId: m.StanzaId, AlsoPeer: m.AlsoPeer,
-		SentUnixMs: m.SentUnixMs, Sender: m.Sender, Whois: m.Whois,
-	}
-	event, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
-	if err != nil {
-		return nil, err
-	}
-	b = binary.AppendUvarint(b, ordinal)
-	b = binary.AppendUvarint(b, uint64(len(event)))
-	b = append(b, event...)
-	return append(b, m.Stanza...), nil
-}
 
 var errDamagedRow = errors.New("a row is damaged: rebuild the projections")
 
-func parseMessageValue(v []byte) (event, stanza []byte, err error) {
-	_, n := binary.Uvarint(v)
-	if n <= 0 {
-		return nil, nil, errDamagedRow
+// newRow reads a row's value, but for the event.
+func newRow(id ulid.ULID, owner string, value []byte) (Row, error) {
+	r := Row{ID: id, Owner: owner, value: value}
+	_, n := binary.Uvarint(value)
+	if n <= 0 || n == len(value) {
+		return r, errDamagedRow
 	}
-	v = v[n:]
-	size, n := binary.Uvarint(v)
-	if n <= 0 || size > uint64(len(v)-n) {
-		return nil, nil, errDamagedRow
+	flags, rest := value[n], value[n+1:]
+	if flags&flagSent != 0 {
+		sent, n := binary.Uvarint(rest)
+		if n <= 0 {
+			return r, errDamagedRow
+		}
+		r.sent, rest = int64(sent), rest[n:]
 	}
-	v = v[n:]
-	return v[:size], v[size:], nil
+	if flags&flagSender != 0 {
+		sender, after, ok := cutBytes(rest)
+		if !ok {
+			return r, errDamagedRow
+		}
+		r.Sender, rest = string(sender), after
+	}
+	var ok bool
+	if r.event, r.Stanza, ok = cutBytes(rest); !ok {
+		return r, errDamagedRow
+	}
+	r.Imported, r.Whois = flags&flagImported != 0, flags&flagWhois != 0
+	return r, nil
+}
+
+// cutBytes takes what a length is before.
+func cutBytes(b []byte) (head, rest []byte, ok bool) {
+	size, n := binary.Uvarint(b)
+	if n <= 0 || size > uint64(len(b)-n) {
+		return nil, nil, false
+	}
+	b = b[n:]
+	return b[:size:size], b[size:], true
+}
+
+func appendMessageValue(b []byte, ordinal uint64, m *log.MessageArchived) ([]byte, error) {
+	var flags byte
+	for _, f := range [...]struct {
+		flag byte
+		set  bool
+	}{
+		{flagSent, m.SentUnixMs != 0}, {flagImported, m.Reason == log.Reason_REASON_IMPORT},
+		{flagSender, m.Sender != ""}, {flagWhois, m.Whois},
+	} {
+		if f.set {
+			flags |= f.flag
+		}
+	}
+	b = append(binary.AppendUvarint(b, ordinal), flags)
+	if m.SentUnixMs != 0 {
+		b = binary.AppendUvarint(b, uint64(m.SentUnixMs))
+	}
+	if m.Sender != "" {
+		b = append(binary.AppendUvarint(b, uint64(len(m.Sender))), m.Sender...)
+	}
+	event := &log.MessageArchived{
+		Peer: m.Peer, Direction: m.Direction, Reason: m.Reason,
+		DecidedBy: m.DecidedBy, StanzaId: m.StanzaId, AlsoPeer: m.AlsoPeer,
+	}
+	options := proto.MarshalOptions{Deterministic: true}
+	b = binary.AppendUvarint(b, uint64(options.Size(event)))
+	b, err := options.MarshalAppend(b, event)
+	if err != nil {
+		return nil, err
+	}
+	return append(b, m.Stanza...), nil
 }
 
 // bareJID is j without its resource.
@@ -204,7 +223,7 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	if err != nil {
 		return err
 	}
-	if err := w.batch.Set(withID(prefix, id), value, nil); err != nil {
+	if err := w.batch.Set(appendRowID(prefix, id), value, nil); err != nil {
 		return err
 	}
 	_, n := binary.Uvarint(value)
@@ -219,7 +238,7 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 		if i == 0 {
 			v = append(v, content...)
 		}
-		if err := w.batch.Set(withID(prefix, id), v, nil); err != nil {
+		if err := w.batch.Set(appendRowID(prefix, id), v, nil); err != nil {
 			return err
 		}
 	}

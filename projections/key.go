@@ -13,8 +13,8 @@ import (
 // name, which contain no such byte; numbers are big-endian.
 //
 //	meta          0x01 | name                                           → by name
-//	message       0x10 | class uint16 | bucket uint32 | 1 | owner 00 ulid         → ordinal, event, stanza
-//	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ulid → ordinal, event, stanza; or ordinal
+//	message       0x10 | class uint16 | bucket uint32 | 1 | owner 00 ^ulid         → ordinal, event, stanza
+//	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ^ulid → ordinal, event, stanza; or ordinal
 //	preferences   0x20 | owner                                          → ulid, Preferences
 //	pref. change  0x21 | owner 00 ulid                                  → PreferencesChanged
 //	policy change 0x22 | host 00 ulid                                   → PolicyChanged
@@ -23,7 +23,9 @@ import (
 //	deleted       0x25 | owner                                          → ulid of the account's or room's deletion
 //
 // The ulid of a message row is its archive id: that of the log's record, or for
-// an import the one that the event names.
+// an import the one that the event names. Its bits are inverted, so that the
+// newest row comes first: clients read backwards from the end, and the engine
+// steps forward in less time than backward.
 //
 // A bucket is a span of time, counted from 1970 in the class's width. With the
 // bucket first, expiring it is one range of keys for all owners together, and
@@ -81,13 +83,23 @@ func rowsPrefix(c log.Class, bucket uint32, owner, peer string) []byte {
 	return append(k, 0)
 }
 
-func withID(prefix []byte, id ulid.ULID) []byte {
-	return append(prefix[:len(prefix):len(prefix)], id[:]...)
+// appendRowID appends to prefix what the key of the row with that id ends with.
+func appendRowID(prefix []byte, id ulid.ULID) []byte {
+	hi, lo := ^binary.BigEndian.Uint64(id[:8]), ^binary.BigEndian.Uint64(id[8:])
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(prefix, hi), lo)
 }
 
-// rowID is the id at the end of a row's key.
+// rowID is the id at the end of the key of a message or conversation row.
 func rowID(key []byte) (id ulid.ULID) {
-	copy(id[:], key[len(key)-16:])
+	key = key[len(key)-len(id):]
+	binary.BigEndian.PutUint64(id[:8], ^binary.BigEndian.Uint64(key))
+	binary.BigEndian.PutUint64(id[8:], ^binary.BigEndian.Uint64(key[8:]))
+	return id
+}
+
+// eventID is the ulid at the end of the key of any other row.
+func eventID(key []byte) (id ulid.ULID) {
+	copy(id[:], key[len(key)-len(id):])
 	return id
 }
 

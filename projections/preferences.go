@@ -178,7 +178,7 @@ func history[T proto.Message](s *Store, kind byte, of string, empty func() T) it
 		for kv, err := range s.under(ownedKey(kind, of)) {
 			c := Change[T]{Change: empty()}
 			if err == nil {
-				c.ID = rowID(kv.key)
+				c.ID = eventID(kv.key)
 				err = proto.Unmarshal(kv.value, c.Change)
 			}
 			if err != nil {

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,14 +38,19 @@ type Query struct {
 	// which it still holds. A row counts for its stanza, about as much as the rest
 	// of its event has, and RowBytes.
 	MaxBytes, RowBytes int
+
+	// Uncounted leaves count and index out, for callers that don't look at them.
+	Uncounted bool
 }
 
 // Page is a part of a result set, oldest first.
 type Page struct {
-	Rows     []Row
-	Count    int  // of the whole result set, exact
-	Index    int  // of Rows[0] in the result set; 0 without rows
-	Complete bool // nothing of the result set is left in the direction of paging
+	Rows        []Row     // of Query; Visit has none
+	Len         int       // number of rows
+	First, Last ulid.ULID // of the rows, zero without any
+	Count       int       // of the whole result set, exact; 0 if Query.Uncounted
+	Index       int       // of the first row in the result set; 0 without rows, or if Query.Uncounted
+	Complete    bool      // nothing of the result set is left in the direction of paging
 }
 
 // NotFoundError says that a query names an id that the archive does not hold,
@@ -64,8 +70,32 @@ var maxID = ulid.ULID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
 // is later than its Row.Time. The cost grows with Max, with the number of IDs and with the number of time buckets that the
 // bounds span, and not with the size of the archive.
 func (s *Store) Query(q Query) (page Page, err error) {
+	rows := make([]Row, 0, min(q.Max, 64))
+	var arena []byte // the copies of a page lie in few pieces of memory
+	page, err = s.Visit(q, func(r Row) error {
+		if n := len(r.value); n > cap(arena)-len(arena) {
+			arena = make([]byte, 0, max(n, 16<<10))
+		}
+		from := len(arena)
+		arena = append(arena, r.value...)
+		r.moved(arena[from:len(arena):len(arena)])
+		rows = append(rows, r)
+		return nil
+	})
+	if q.Backward {
+		slices.Reverse(rows)
+	}
+	page.Rows = rows
+	return page, err
+}
+
+// Visit is Query for callers that need each row only once: visit is called for
+// each, oldest first or, paging backward, newest first. It must not keep the row
+// beyond the call, its strings and times apart, wait for anything, nor call the
+// store. An error of visit ends the page and is returned.
+func (s *Store) Visit(q Query, visit func(Row) error) (page Page, err error) {
 	err = s.read(func(r *rows) error {
-		page, err = r.query(q)
+		page, err = r.query(q, visit)
 		return err
 	})
 	var missing *NotFoundError
@@ -75,21 +105,23 @@ func (s *Store) Query(q Query) (page Page, err error) {
 	return page, err
 }
 
-func (r *rows) query(q Query) (Page, error) {
+func (r *rows) query(q Query, visit func(Row) error) (Page, error) {
 	sc, err := r.newScan(q.Class, q.Owner, q.With)
 	if err != nil {
 		return Page{}, err
 	}
 	defer sc.close()
 	all := interval{hi: maxID}.from(ceilID(q.NotBefore)).after(q.Floor)
-	for _, id := range append([]ulid.ULID{q.After, q.Before, q.PageAfter, q.PageBefore}, q.IDs...) {
-		if id == (ulid.ULID{}) {
-			continue
+	for _, id := range [...]ulid.ULID{q.After, q.Before, q.PageAfter, q.PageBefore} {
+		if id != (ulid.ULID{}) {
+			if err := sc.mustHold(id, all.lo); err != nil {
+				return Page{}, err
+			}
 		}
-		if ok, err := sc.holds(id, all.lo); err != nil {
+	}
+	for _, id := range q.IDs {
+		if err := sc.mustHold(id, all.lo); err != nil {
 			return Page{}, err
-		} else if !ok {
-			return Page{}, &NotFoundError{id}
 		}
 	}
 	set := all.from(ceilID(q.Since)).after(q.After).before(q.Before)
@@ -99,10 +131,14 @@ func (r *rows) query(q Query) (Page, error) {
 		}
 	}
 	left := set.after(q.PageAfter).before(q.PageBefore)
-	if q.IDs != nil {
-		return sc.pick(q, set, left)
+	c := &collector{Query: &q, owner: q.Owner, visit: visit}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = math.MaxInt
 	}
-	return sc.page(q, set, left)
+	if q.IDs != nil {
+		return sc.pick(c, set, left)
+	}
+	return sc.page(c, set, left)
 }
 
 // ceilID is the smallest id of a message that is not before t.
@@ -156,15 +192,28 @@ type scan struct {
 	width       width
 	span        span // buckets that may hold something
 	empty       bool // none does
+	turn        uint64
 	it          *pebble.Iterator
-	messages    *pebble.Iterator // for a conversation: to find message rows; else it
-	arena       []byte           // what keep copies into
-	key         []byte           // of a message row in keyBucket, to look up others with
-	keyBucket   uint32
+	messages    *pebble.Iterator // to find message rows; made when it is needed, else nil
+
+	// Keys are made in these. key holds a prefix of prefixBucket, and room for what
+	// it ends with; messageKey likewise of the archive where it is the conversation's.
+	key, messageKey       []byte
+	keyBucket, messageFor uint32
+
+	// What the walk has found out of the ranks that count and index need.
+	known [2]knownRank
+}
+
+type knownRank struct {
+	bucket uint32
+	id     ulid.ULID
+	rank   uint64
+	ok     bool
 }
 
 func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
-	sc := &scan{rows: r, class: c, owner: owner, peer: peer}
+	sc := &scan{rows: r, class: c, owner: owner, peer: peer, turn: r.tops.now()}
 	r.spanMu.RLock()
 	sp, ok := r.spans[c]
 	sc.width = r.widths[c]
@@ -177,43 +226,74 @@ func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
 	sc.it, err = r.db.NewIter(&pebble.IterOptions{
 		LowerBound: bucketKey(c, sp.first), UpperBound: end(bucketKey(c, sp.last)),
 	})
-	if err != nil {
-		return nil, err
-	}
-	sc.messages = sc.it
-	if peer != "" {
-		if sc.messages, err = sc.it.Clone(pebble.CloneOptions{}); err != nil {
-			return nil, errors.Join(err, sc.it.Close())
-		}
-	}
-	return sc, nil
+	return sc, err
 }
 
 func (sc *scan) close() {
-	if sc.it == nil {
-		return
-	}
 	// An iterator that failed has said so where it was used.
-	if sc.messages != sc.it {
+	if sc.messages != nil {
 		_ = sc.messages.Close()
 	}
-	_ = sc.it.Close()
-}
-
-// holds tells whether the archive holds the message id, be it in the
-// conversation or not.
-func (sc *scan) holds(id, floor ulid.ULID) (bool, error) {
-	if sc.empty || id.Compare(floor) < 0 {
-		return false, nil
+	if sc.it != nil {
+		_ = sc.it.Close()
 	}
-	return has(sc.messages, withID(rowsPrefix(sc.class, sc.width.bucketOf(id), sc.owner, ""), id))
 }
 
-func has(it *pebble.Iterator, key []byte) (bool, error) {
+// prefix is what the keys of the rows in the bucket begin with. It is good until
+// the next call with another bucket; what is appended to it, until the next.
+func (sc *scan) prefix(bucket uint32) []byte {
+	if sc.key == nil || bucket != sc.keyBucket {
+		sc.key, sc.keyBucket = rowsPrefix(sc.class, bucket, sc.owner, sc.peer), bucket
+	}
+	return sc.key
+}
+
+// message moves to the message row of id, and returns the iterator that stands
+// there; nil if there is none.
+func (sc *scan) message(id ulid.ULID) (*pebble.Iterator, error) {
+	bucket := sc.width.bucketOf(id)
+	it := sc.it
+	var prefix []byte
+	if sc.peer == "" {
+		prefix = sc.prefix(bucket)
+	} else {
+		// Its own iterator, so that a walk through the conversation can go on.
+		if sc.messages == nil {
+			var err error
+			if sc.messages, err = sc.it.Clone(pebble.CloneOptions{}); err != nil {
+				return nil, err
+			}
+		}
+		if it = sc.messages; sc.messageKey == nil || bucket != sc.messageFor {
+			sc.messageKey, sc.messageFor = rowsPrefix(sc.class, bucket, sc.owner, ""), bucket
+		}
+		prefix = sc.messageKey
+	}
+	return at(it, appendRowID(prefix, id))
+}
+
+// at moves it to key; nil if there is no such row.
+func at(it *pebble.Iterator, key []byte) (*pebble.Iterator, error) {
 	if !it.SeekGE(key) {
-		return false, it.Error()
+		return nil, it.Error()
 	}
-	return slices.Equal(it.Key(), key), nil
+	if !bytes.Equal(it.Key(), key) {
+		return nil, nil
+	}
+	return it, nil
+}
+
+// mustHold fails with a *NotFoundError if the archive does not hold the message
+// id, be it in the conversation or not.
+func (sc *scan) mustHold(id, floor ulid.ULID) error {
+	if sc.empty || id.Compare(floor) < 0 {
+		return &NotFoundError{id}
+	}
+	it, err := sc.message(id)
+	if err == nil && it == nil {
+		err = &NotFoundError{id}
+	}
+	return err
 }
 
 // buckets are the ones that i lies in, of those that may hold something.
@@ -231,19 +311,47 @@ func (sc *scan) buckets(i interval) (sp span, ok bool) {
 	return sp, sp.first <= sp.last
 }
 
+// below moves to the newest row in the bucket with an id below id, and tells
+// whether there is one. Newer rows come first.
+func (sc *scan) below(bucket uint32, id ulid.ULID) bool {
+	prefix := sc.prefix(bucket)
+	return sc.it.SeekGE(append(appendRowID(prefix, id), 0)) && under(sc.it.Key(), prefix)
+}
+
+// from moves to the oldest row in the bucket with an id that is not below id,
+// and tells whether there is one.
+func (sc *scan) from(bucket uint32, id ulid.ULID) bool {
+	prefix := sc.prefix(bucket)
+	return sc.it.SeekLT(append(appendRowID(prefix, id), 0)) && under(sc.it.Key(), prefix)
+}
+
 // rank is the number of rows in the bucket with an id below id.
 func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
 	if id.Compare(sc.width.start(bucket)) <= 0 {
 		return 0, nil
 	}
-	prefix := rowsPrefix(sc.class, bucket, sc.owner, sc.peer)
-	if !sc.it.SeekLT(withID(prefix, id)) {
-		return 0, sc.it.Error()
+	for _, k := range sc.known {
+		if k.ok && k.bucket == bucket && k.id == id {
+			return k.rank, nil
+		}
 	}
-	if !under(sc.it.Key(), prefix) {
-		return 0, nil
+	whole := bucket < sc.span.last && id.Compare(sc.width.start(bucket+1)) >= 0
+	if whole {
+		if n, ok := sc.tops.get(sc.prefix(bucket)); ok {
+			return n, nil
+		}
 	}
-	return sc.ordinal()
+	var n uint64
+	var err error
+	if sc.below(bucket, id) {
+		n, err = sc.ordinal()
+	} else {
+		err = sc.it.Error()
+	}
+	if whole && err == nil {
+		sc.tops.set(sc.turn, sc.prefix(bucket), n)
+	}
+	return n, err
 }
 
 // under tells whether key is prefix and an id.
@@ -280,43 +388,38 @@ func (sc *scan) counts(i interval, sp span) (counts []uint64, total uint64, err 
 	return counts, total, nil
 }
 
-// page reads the rows that q asks for of what is left of the set.
-func (sc *scan) page(q Query, set, left interval) (Page, error) {
+// page reads the rows that are asked for of what is left of the set.
+func (sc *scan) page(c *collector, set, left interval) (Page, error) {
 	sp, ok := sc.buckets(set)
 	if !ok {
 		return Page{Complete: true}, nil
 	}
-	if q.Index > 0 && !q.Backward {
+	if c.Query.Index > 0 && !c.Backward {
 		counts, _, err := sc.counts(set, sp)
 		if err != nil {
 			return Page{}, err
 		}
-		lo, err := sc.nth(set, sp, counts, uint64(q.Index))
+		lo, err := sc.nth(set, sp, counts, uint64(c.Query.Index))
 		if err != nil {
 			return Page{}, err
 		}
 		left = left.from(lo)
 	}
 	// First the rows: an id that the page starts at was just looked up, and the
-	// iterator is near.
-	c := newCollector(q)
-	if err := sc.walk(left, q.Backward, c); err != nil {
-		return Page{}, err
+	// iterator is near. Where they begin at an end of the set, they tell its rank.
+	if err := sc.walk(left, c); err != nil || c.Uncounted {
+		return c.page(), err
 	}
 	counts, total, err := sc.counts(set, sp)
 	if err != nil {
 		return Page{}, err
 	}
-	page := Page{Count: int(total), Complete: !c.more}
-	if len(c.rows) == 0 {
+	page := c.page()
+	if page.Count = int(total); page.Len == 0 {
 		return page, nil
 	}
-	if q.Backward {
-		slices.Reverse(c.rows)
-	}
-	first := c.rows[0]
-	bucket := sc.width.bucketOf(first.id)
-	index := first.ordinal - 1
+	bucket := sc.width.bucketOf(page.First)
+	index := c.firstOrdinal() - 1
 	if bucket == sp.first {
 		lo, err := sc.rank(bucket, set.lo)
 		if err != nil {
@@ -328,71 +431,104 @@ func (sc *scan) page(q Query, set, left interval) (Page, error) {
 		index += n
 	}
 	page.Index = int(index)
-	page.Rows, err = sc.load(c.rows)
-	return page, err
+	return page, nil
 }
 
-// found is a row of the page.
-type found struct {
-	id      ulid.ULID
-	ordinal uint64
-	value   []byte
-}
-
-// collector takes the rows of a page, from where it starts, until it is full.
+// collector visits the rows of a page, from where it starts, until it is full.
 type collector struct {
-	rows            []found
-	max             int
-	bytes, maxBytes int
-	perRow          int
-	more            bool // there is a row that it did not take
-}
+	*Query
+	owner string
+	visit func(Row) error
 
-func newCollector(q Query) *collector {
-	c := &collector{rows: make([]found, 0, min(q.Max, 64)), max: q.Max, maxBytes: q.MaxBytes, perRow: q.RowBytes}
-	if c.maxBytes == 0 {
-		c.maxBytes = math.MaxInt
-	}
-	return c
+	rows, bytes  int
+	more         bool // there is a row that it did not take
+	start, last  ulid.ULID
+	startOrdinal uint64 // of start
+	lastOrdinal  uint64 // of last
 }
 
 // full tells whether the page ends before a row that there is.
 func (c *collector) full() bool {
-	c.more = len(c.rows) >= c.max || c.bytes >= c.maxBytes
+	c.more = c.rows >= c.Max || c.bytes >= c.MaxBytes
 	return c.more
 }
 
-func (c *collector) add(f found) {
-	c.rows = append(c.rows, f)
-	c.bytes += len(f.value) + c.perRow
+// add visits the row id, whose place is ordinal, 0 where that does not matter.
+func (c *collector) add(id ulid.ULID, ordinal uint64, value []byte) error {
+	if c.rows == 0 {
+		c.start, c.startOrdinal = id, ordinal
+	}
+	c.last, c.lastOrdinal = id, ordinal
+	c.rows++
+	c.bytes += len(value) + c.RowBytes
+	r, err := newRow(id, c.owner, value)
+	if err != nil {
+		return err
+	}
+	return c.visit(r)
+}
+
+func (c *collector) page() Page {
+	p := Page{Len: c.rows, First: c.start, Last: c.last, Complete: !c.more}
+	if c.Backward {
+		p.First, p.Last = p.Last, p.First
+	}
+	return p
+}
+
+// firstOrdinal is that of the page's oldest row.
+func (c *collector) firstOrdinal() uint64 {
+	if c.Backward {
+		return c.lastOrdinal
+	}
+	return c.startOrdinal
 }
 
 // walk gives the rows in i to c until it is full.
-func (sc *scan) walk(i interval, backward bool, c *collector) error {
+func (sc *scan) walk(i interval, c *collector) error {
 	sp, ok := sc.buckets(i)
 	if !ok {
 		return nil
 	}
 	for n := range int64(sp.last-sp.first) + 1 {
 		bucket := sp.first + uint32(n)
-		seek, from, step := sc.it.SeekGE, i.lo, sc.it.Next
-		if backward {
+		seek, from, step := sc.from, i.lo, sc.it.Prev
+		if c.Backward {
 			bucket = sp.last - uint32(n)
-			seek, from, step = sc.it.SeekLT, i.hi, sc.it.Prev
+			seek, from, step = sc.below, i.hi, sc.it.Next
 		}
-		prefix := rowsPrefix(sc.class, bucket, sc.owner, sc.peer)
-		for ok := seek(withID(prefix, from)); ok && under(sc.it.Key(), prefix); ok = step() {
-			if id := rowID(sc.it.Key()); !i.contains(id) {
+		prefix := sc.prefix(bucket)
+		found := seek(bucket, from)
+		for begun := false; found; found = step() && under(sc.it.Key(), prefix) {
+			id := rowID(sc.it.Key())
+			value := sc.it.Value()
+			ordinal, size := binary.Uvarint(value)
+			if size <= 0 {
+				return errDamagedRow
+			}
+			if !begun {
+				begun = true
+				sc.learn(bucket, from, ordinal, c.Backward)
+			}
+			if !i.contains(id) {
 				break
 			}
 			if c.full() {
 				return nil
 			}
-			f, err := sc.take()
-			if err != nil {
+			if size == len(value) { // the rest is in the message row
+				it, err := sc.message(id)
+				if err != nil {
+					return err
+				}
+				if it == nil {
+					return errDamagedRow
+				}
+				value = it.Value()
+			}
+			if err := c.add(id, ordinal, value); err != nil {
 				return err
 			}
-			c.add(f)
 		}
 		if err := sc.it.Error(); err != nil {
 			return err
@@ -401,59 +537,18 @@ func (sc *scan) walk(i interval, backward bool, c *collector) error {
 	return nil
 }
 
-// take reads the row that sc.it stands at, with the content from its message row
-// where it has none of its own.
-func (sc *scan) take() (f found, err error) {
-	f.id = rowID(sc.it.Key())
-	var size int
-	if f.ordinal, size = binary.Uvarint(sc.it.Value()); size <= 0 {
-		return f, errDamagedRow
+// learn notes the rank of from in the bucket, of which the walk has just found
+// its first row: the newest below from, or the oldest that isn't.
+func (sc *scan) learn(bucket uint32, from ulid.ULID, ordinal uint64, backward bool) {
+	if !backward {
+		ordinal--
 	}
-	if size < len(sc.it.Value()) {
-		f.value = sc.keep(sc.it.Value())
-		return f, nil
-	}
-	f.value, err = sc.content(f.id)
-	return f, err
-}
-
-// content is the value of a message row.
-func (sc *scan) content(id ulid.ULID) ([]byte, error) {
-	bucket := sc.width.bucketOf(id)
-	if sc.key == nil || bucket != sc.keyBucket {
-		sc.key, sc.keyBucket = append(rowsPrefix(sc.class, bucket, sc.owner, ""), id[:]...), bucket
-	}
-	copy(sc.key[len(sc.key)-len(id):], id[:])
-	ok, err := has(sc.messages, sc.key)
-	if err == nil && !ok {
-		err = errDamagedRow
-	}
-	if err != nil {
-		return nil, err
-	}
-	return sc.keep(sc.messages.Value()), nil
-}
-
-// load turns what was found into rows.
-func (sc *scan) load(rows []found) (out []Row, err error) {
-	out = make([]Row, len(rows))
-	for n, f := range rows {
-		if out[n], err = newRow(f.id, sc.owner, f.value); err != nil {
-			return nil, err
+	for n := range sc.known {
+		if !sc.known[n].ok {
+			sc.known[n] = knownRank{bucket, from, ordinal, true}
+			return
 		}
 	}
-	return out, nil
-}
-
-// keep copies a value that the iterator will take back; the copies of a page
-// lie in few pieces of memory.
-func (sc *scan) keep(v []byte) []byte {
-	if len(v) > cap(sc.arena)-len(sc.arena) {
-		sc.arena = make([]byte, 0, max(len(v), 16<<10))
-	}
-	from := len(sc.arena)
-	sc.arena = append(sc.arena, v...)
-	return sc.arena[from:len(sc.arena):len(sc.arena)]
 }
 
 // nth is the id of the row with so many rows of the set before it; past the end
@@ -486,8 +581,8 @@ func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID
 			to = mid
 		}
 	}
-	prefix := rowsPrefix(sc.class, b, sc.owner, sc.peer)
-	for ok := sc.it.SeekGE(withID(prefix, log.FirstAt(time.UnixMilli(int64(from))))); ok && under(sc.it.Key(), prefix); ok = sc.it.Next() {
+	prefix := sc.prefix(b)
+	for ok := sc.from(b, log.FirstAt(time.UnixMilli(int64(from)))); ok && under(sc.it.Key(), prefix); ok = sc.it.Prev() {
 		ordinal, err := sc.ordinal()
 		if err != nil {
 			return ulid.ULID{}, err
@@ -500,8 +595,8 @@ func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID
 }
 
 // pick answers a query for single ids. They are held already.
-func (sc *scan) pick(q Query, set, left interval) (Page, error) {
-	ids := slices.Clone(q.IDs)
+func (sc *scan) pick(c *collector, set, left interval) (Page, error) {
+	ids := slices.Clone(c.IDs)
 	slices.SortFunc(ids, ulid.ULID.Compare)
 	ids = slices.Compact(ids)
 	var matching []ulid.ULID
@@ -509,18 +604,17 @@ func (sc *scan) pick(q Query, set, left interval) (Page, error) {
 		if !set.contains(id) {
 			continue
 		}
-		ok := true
 		if sc.peer != "" {
-			var err error
-			if ok, err = has(sc.it, withID(rowsPrefix(sc.class, sc.width.bucketOf(id), sc.owner, sc.peer), id)); err != nil {
+			it, err := at(sc.it, appendRowID(sc.prefix(sc.width.bucketOf(id)), id))
+			if err != nil {
 				return Page{}, err
 			}
+			if it == nil {
+				continue
+			}
 		}
-		if ok {
-			matching = append(matching, id)
-		}
+		matching = append(matching, id)
 	}
-	page := Page{Count: len(matching)}
 	from, to := 0, len(matching)
 	for from < to && matching[from].Compare(left.lo) < 0 {
 		from++
@@ -528,61 +622,53 @@ func (sc *scan) pick(q Query, set, left interval) (Page, error) {
 	for to > from && matching[to-1].Compare(left.hi) >= 0 {
 		to--
 	}
-	if !q.Backward {
-		from = min(max(from, q.Index), to)
+	if !c.Backward {
+		from = min(max(from, c.Query.Index), to)
 	}
-	c := newCollector(q)
+	index := 0
 	for n := range to - from {
 		if c.full() {
 			break
 		}
-		page.Index = from
-		id := matching[from+n]
-		if q.Backward {
-			page.Index = to - 1 - n
-			id = matching[page.Index]
+		at := from + n
+		if c.Backward {
+			at = to - 1 - n
 		}
-		value, err := sc.content(id)
+		if n == 0 || c.Backward {
+			index = at
+		}
+		it, err := sc.message(matching[at])
 		if err != nil {
 			return Page{}, err
 		}
-		c.add(found{id: id, value: value})
+		if it == nil {
+			return Page{}, errDamagedRow
+		}
+		if err := c.add(matching[at], 0, it.Value()); err != nil {
+			return Page{}, err
+		}
 	}
-	if q.Backward {
-		slices.Reverse(c.rows)
+	page := c.page()
+	if !c.Uncounted {
+		page.Count, page.Index = len(matching), index
 	}
-	page.Complete = !c.more
-	var err error
-	page.Rows, err = sc.load(c.rows)
-	return page, err
+	return page, nil
 }
 
 // Bounds returns the first and the last message that are not before notBefore
-// and come after floor (zero: of all); ok is false if there is none.
+// and come after floor (zero: of all), without their content; ok is false if
+// there is none.
 func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time, floor ulid.ULID) (first, last Row, ok bool, err error) {
-	err = s.read(func(r *rows) error {
-		sc, err := r.newScan(c, owner, "")
-		if err != nil {
-			return err
+	for _, end := range []*Row{&first, &last} {
+		q := Query{Class: c, Owner: owner, NotBefore: notBefore, Floor: floor, Max: 1, Backward: end == &last, Uncounted: true}
+		page, err := s.Visit(q, func(r Row) error {
+			r.moved(nil)
+			*end = r
+			return nil
+		})
+		if err != nil || page.Len == 0 {
+			return first, last, false, err
 		}
-		defer sc.close()
-		all := interval{hi: maxID}.from(ceilID(notBefore)).after(floor)
-		var ends []found
-		for _, backward := range []bool{false, true} {
-			one := newCollector(Query{Max: 1})
-			if err := sc.walk(all, backward, one); err != nil {
-				return err
-			}
-			ends = append(ends, one.rows...)
-		}
-		rows, err := sc.load(ends)
-		if err == nil && len(rows) > 0 {
-			first, last, ok = rows[0], rows[1], true
-		}
-		return err
-	})
-	if err != nil {
-		err = fmt.Errorf("find the bounds of the archive of %s: %w", owner, err)
 	}
-	return first, last, ok, err
+	return first, last, true, nil
 }

@@ -231,9 +231,9 @@ func describe(key []byte) string {
 	case key[0] == kindPreferences:
 		return "preferences of " + string(key[1:])
 	case key[0] == kindPrefChange:
-		return fmt.Sprintf("preference change %s of %s", rowID(key), owned(key[1:]))
+		return fmt.Sprintf("preference change %s of %s", eventID(key), owned(key[1:]))
 	case key[0] == kindPolicy:
-		return fmt.Sprintf("policy change %s of %s", rowID(key), owned(key[1:]))
+		return fmt.Sprintf("policy change %s of %s", eventID(key), owned(key[1:]))
 	case key[0] == kindAccount:
 		return "account of host " + owned(key[1:])
 	case key[0] == kindRoster:

@@ -25,7 +25,7 @@ import (
 
 // formatVersion changes whenever the same log gives other rows; a store of
 // another version is rebuilt when it is opened.
-const formatVersion = 1
+const formatVersion = 2
 
 // Options for Open. The zero value works.
 type Options struct {
@@ -66,6 +66,8 @@ type rows struct {
 	dir      string
 	position ulid.ULID
 	ordinals ordinals
+
+	tops tops
 
 	// Queries read these too.
 	spanMu sync.RWMutex
@@ -384,9 +386,15 @@ func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err 
 	if err := b.Set(keyPosition, position[:], nil); err != nil {
 		return nil, err
 	}
-	r.widenSpans(w.touched)
+	old := r.widenSpans(w.touched)
+	if old || w.others {
+		r.tops.forget()
+	}
 	if err := b.Commit(pebble.NoSync); err != nil {
 		return nil, err
+	}
+	if old || w.others {
+		r.tops.forget() // what queries have noted meanwhile
 	}
 	r.position = position
 	if len(w.expired) > 0 {
@@ -405,12 +413,16 @@ type writer struct {
 	changed []string           // owners of changed preferences
 	touched map[log.Class]span // buckets written to
 	expired map[log.Class]uint32
+	others  bool // there were other events than messages
 }
 
 func (w *writer) fold(rec log.Record) error {
 	switch e := rec.Event.GetKind().(type) {
 	case *log.Event_Message:
 		return w.message(rec, e.Message)
+	}
+	w.others = true
+	switch e := rec.Event.GetKind().(type) {
 	case *log.Event_Preferences:
 		return w.preferences(rec, e.Preferences)
 	case *log.Event_Policy:
@@ -427,18 +439,20 @@ func (w *writer) fold(rec log.Record) error {
 	return fmt.Errorf("a kind of event that this version does not know: use a newer mamlog")
 }
 
-func (r *rows) widenSpans(touched map[log.Class]span) {
-	if len(touched) == 0 {
-		return
-	}
+// widenSpans also tells whether a bucket was written to that is not a class's
+// newest.
+func (r *rows) widenSpans(touched map[log.Class]span) (old bool) {
 	r.spanMu.Lock()
 	defer r.spanMu.Unlock()
 	for c, t := range touched {
+		all := t
 		if sp, ok := r.spans[c]; ok {
-			t = span{min(t.first, sp.first), max(t.last, sp.last)}
+			all = span{min(t.first, sp.first), max(t.last, sp.last)}
 		}
-		r.spans[c] = t
+		r.spans[c] = all
+		old = old || t.first < all.last
 	}
+	return old
 }
 
 func (r *rows) narrowSpans(expired map[log.Class]uint32) {
@@ -524,7 +538,7 @@ func (w *writer) next(prefix []byte) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if it.Last() {
+		if it.First() { // the newest
 			n, _ = binary.Uvarint(it.Value())
 		}
 		if err := it.Close(); err != nil {

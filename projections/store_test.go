@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -65,9 +66,9 @@ func TestCheckFindsWrongRows(t *testing.T) {
 	prefix := rowsPrefix(c, s.rows.widths[c].bucketOf(ids[0]), "a@h", "")
 	db := s.rows.db
 	for _, err := range []error{
-		db.Set(withID(prefix, ids[3]), []byte("wrong"), pebble.NoSync),
-		db.Delete(withID(prefix, ids[5]), pebble.NoSync),
-		db.Set(withID(prefix, ulid.ULID{1}), []byte("extra"), pebble.NoSync),
+		db.Set(appendRowID(bytes.Clone(prefix), ids[3]), []byte("wrong"), pebble.NoSync),
+		db.Delete(appendRowID(bytes.Clone(prefix), ids[5]), pebble.NoSync),
+		db.Set(appendRowID(bytes.Clone(prefix), ulid.ULID{1}), []byte("extra"), pebble.NoSync),
 	} {
 		if err != nil {
 			t.Fatal(err)

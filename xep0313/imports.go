@@ -183,7 +183,7 @@ func (a *Archive) liveAfter(s *side, ms uint64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	q.Since, q.Backward, q.Max = time.UnixMilli(int64(ms)+1), true, 256
+	q.Since, q.Backward, q.Max, q.Uncounted = time.UnixMilli(int64(ms)+1), true, 256, true
 	for {
 		page, err := s.host.Archives.Query(q)
 		if err != nil {

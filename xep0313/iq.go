@@ -3,8 +3,8 @@ package xep0313
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -20,7 +20,7 @@ import (
 // account, and tells whether it was. asker is the full JID that sent it, as the
 // host has established it; an iq without a to is for the asker's own account.
 // emit is called for every stanza of the answer, the result or error iq last;
-// each is XML with its own xmlns, and not changed afterwards.
+// each is XML with its own xmlns, in memory that is used again after the call.
 func (a *Archive) HandleIQ(ctx context.Context, iq *stanza.Element, asker jid.JID, emit func([]byte)) (handled bool) {
 	owner := asker.Bare()
 	to := iq.Attr("to")
@@ -155,9 +155,11 @@ func (a *Archive) page(r *request, q query) error {
 	if r.room && q.With == r.owner {
 		q.With = "" // all is from the room
 	}
-	head := resultHead(r.owner, r.asker.String(), q.id)
-	q.MaxBytes, q.RowBytes = maxPageBytes, len(head)+resultBytes
-	page, err := r.host.Archives.Query(q.Query)
+	w := writers.Get().(*resultWriter)
+	defer w.release()
+	w.begin(r, q.id)
+	q.MaxBytes, q.RowBytes = maxPageBytes, len(w.head)+resultBytes
+	page, err := r.host.Archives.Visit(q.Query, w.add)
 	var missing *projections.NotFoundError
 	if errors.As(err, &missing) {
 		return stanza.ItemNotFound("there is no message %q in the archive", missing.ID)
@@ -165,29 +167,71 @@ func (a *Archive) page(r *request, q query) error {
 	if err != nil {
 		return err
 	}
-	rows := page.Rows
-	if q.flip {
-		rows = slices.Clone(rows)
-		slices.Reverse(rows)
-	}
-	size := 0
-	for _, row := range rows {
-		size += q.RowBytes + len(row.Stanza) + len(row.Sender)
-	}
-	b := make([]byte, 0, size)
-	for _, row := range rows {
-		from := len(b)
-		b = appendResult(b, head, row, r.sender(row))
-		r.emit(b[from:len(b):len(b)])
-	}
-	r.emit(appendFin(nil, r.iq, page))
-	a.metrics.results.Add(float64(len(rows)))
+	w.emit(q.Backward != q.flip)
+	w.results = appendFin(w.results[:0], r.iq, page)
+	r.emit(w.results)
+	a.metrics.results.Add(float64(page.Len))
 	return nil
 }
 
-// resultHead is what all result messages of one answer begin with.
-func resultHead(owner, asker, queryID string) []byte {
-	b := append([]byte(nil), `<message xmlns='`+stanza.NSClient+`' from='`...)
+// resultWriter splices the results of one answer into one piece of memory, which
+// is used again for the next.
+type resultWriter struct {
+	request *request
+	head    []byte
+	results []byte
+	ends    []int // of each result, in results
+}
+
+var writers = sync.Pool{New: func() any { return new(resultWriter) }}
+
+func (w *resultWriter) begin(r *request, queryID string) {
+	w.request = r
+	w.head = appendResultHead(w.head[:0], r.owner, r.asker.String(), queryID)
+	w.results, w.ends = w.results[:0], w.ends[:0]
+}
+
+func (w *resultWriter) release() {
+	w.request = nil
+	if cap(w.results) <= maxPageBytes { // one large page should not be kept for ever
+		writers.Put(w)
+	}
+}
+
+func (w *resultWriter) add(row projections.Row) error {
+	b := append(w.results, w.head...)
+	b = appendID(b, row.ID)
+	b = append(b, resultMiddle...)
+	b = appendStamp(b, row.UnixMilli())
+	b = append(b, `'/>`...)
+	if sender := w.request.sender(row); sender != "" {
+		b = appendWithSender(b, row.Stanza, sender)
+	} else {
+		b = append(b, row.Stanza...)
+	}
+	w.results = append(b, resultTail...)
+	w.ends = append(w.ends, len(w.results))
+	return nil
+}
+
+// emit hands out the results, in the order in which they came or the other way
+// round.
+func (w *resultWriter) emit(reverse bool) {
+	for n := range w.ends {
+		if reverse {
+			n = len(w.ends) - 1 - n
+		}
+		from := 0
+		if n > 0 {
+			from = w.ends[n-1]
+		}
+		w.request.emit(w.results[from:w.ends[n]:w.ends[n]])
+	}
+}
+
+// appendResultHead appends what all result messages of one answer begin with.
+func appendResultHead(b []byte, owner, asker, queryID string) []byte {
+	b = append(b, `<message xmlns='`+stanza.NSClient+`' from='`...)
 	b = stanza.AppendEscaped(b, owner)
 	b = append(b, `' to='`...)
 	b = stanza.AppendEscaped(b, asker)
@@ -203,49 +247,70 @@ func resultHead(owner, asker, queryID string) []byte {
 const (
 	resultMiddle = `'><forwarded xmlns='` + NSForward + `'><delay xmlns='` + NSDelay + `' stamp='`
 	resultTail   = `</forwarded></result></message>`
-	stampLayout  = "2006-01-02T15:04:05.000Z"
+	stampBytes   = len("2006-01-02T15:04:05.000Z")
 
 	// resultBytes is what a result has beside its head and the stanza, in a room
 	// with the sender's name apart.
-	resultBytes = ulid.EncodedSize + len(resultMiddle) + len(stampLayout) + len(`'/>`) + len(senderHead) + len(senderTail) + len(resultTail)
+	resultBytes = ulid.EncodedSize + len(resultMiddle) + stampBytes + len(`'/>`) + len(senderHead) + len(senderTail) + len(resultTail)
 )
 
-// appendResult splices a stored stanza into a result message, with the real JID
-// of its sender if that isn't "".
-func appendResult(b, head []byte, row projections.Row, sender string) []byte {
-	b = append(b, head...)
-	b = appendID(b, row.ID)
-	b = append(b, resultMiddle...)
-	b = appendStamp(b, row.Time())
-	b = append(b, `'/>`...)
-	if sender != "" {
-		b = appendWithSender(b, row.Stanza, sender)
-	} else {
-		b = append(b, row.Stanza...)
+// appendStamp appends a time, in ms since 1970, in the profile of XEP-0082. It is
+// several times as fast as package time, and a page has fifty of them.
+func appendStamp(b []byte, unixMilli int64) []byte {
+	const perDay = 24 * 60 * 60 * 1000
+	day, ms := unixMilli/perDay, unixMilli%perDay
+	if ms < 0 {
+		day, ms = day-1, ms+perDay
 	}
-	return append(b, resultTail...)
+	// The days of a year that begins in March, in cycles of 400 years.
+	day += 719468
+	cycle := day / 146097
+	inCycle := day % 146097
+	year := (inCycle - inCycle/1460 + inCycle/36524 - inCycle/146096) / 365
+	inYear := inCycle - (365*year + year/4 - year/100)
+	month := (5*inYear + 2) / 153
+	day = inYear - (153*month+2)/5 + 1
+	year += cycle * 400
+	if month += 3; month > 12 {
+		month, year = month-12, year+1
+	}
+	b = append(appendTwo(appendTwo(b, year/100%100), year%100), '-')
+	b = append(appendTwo(b, month), '-')
+	b = append(appendTwo(b, day), 'T')
+	s := ms / 1000
+	b = append(appendTwo(b, s/3600), ':')
+	b = append(appendTwo(b, s/60%60), ':')
+	b = append(appendTwo(b, s%60), '.', byte('0'+ms/100%10))
+	return append(appendTwo(b, ms%100), 'Z')
 }
 
-// appendStamp appends a time in the profile of XEP-0082, to the millisecond.
-func appendStamp(b []byte, t time.Time) []byte {
-	return t.AppendFormat(b, stampLayout)
-}
+func appendTwo(b []byte, n int64) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
 
 // appendFin appends the iq that ends an answer. First and last are those of the
 // page in chronological order, flipped or not.
 func appendFin(b []byte, iq *stanza.Element, p projections.Page) []byte {
-	fin := stanza.New(NS, "fin")
+	b = append(b, `<iq xmlns='`+stanza.NSClient+`' type='result'`...)
+	for _, a := range [...]struct{ name, from string }{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
+		if v := iq.Attr(a.from); v != "" {
+			b = append(append(append(b, ' '), a.name...), `='`...)
+			b = append(stanza.AppendEscaped(b, v), '\'')
+		}
+	}
+	b = append(b, `><fin xmlns='`+NS+`'`...)
 	if p.Complete {
-		fin.SetAttr("complete", "true")
+		b = append(b, ` complete='true'`...)
 	}
-	set := stanza.New(NSRSM, "set")
-	if n := len(p.Rows); n > 0 {
-		set.Add(
-			stanza.New(NSRSM, "first", "index", strconv.Itoa(p.Index)).AddText(p.Rows[0].ID.String()),
-			stanza.New(NSRSM, "last").AddText(p.Rows[n-1].ID.String()))
+	b = append(b, `><set xmlns='`+NSRSM+`'>`...)
+	if p.Len > 0 {
+		b = append(b, `<first index='`...)
+		b = strconv.AppendInt(b, int64(p.Index), 10)
+		b = appendID(append(b, `'>`...), p.First)
+		b = appendID(append(b, `</first><last>`...), p.Last)
+		b = append(b, `</last>`...)
 	}
-	set.Add(stanza.New(NSRSM, "count").AddText(strconv.Itoa(p.Count)))
-	return iq.Reply("result").Add(fin.Add(set)).Append(b, "")
+	b = append(b, `<count>`...)
+	b = strconv.AppendInt(b, int64(p.Count), 10)
+	return append(b, `</count></set></fin></iq>`...)
 }
 
 // metadata answers with the first and the last message (XEP-0313 section 5).
@@ -261,7 +326,7 @@ func (a *Archive) metadata(r *request) error {
 	m := stanza.New(NS, "metadata")
 	if ok {
 		end := func(name string, row projections.Row) *stanza.Element {
-			return stanza.New(NS, name, "id", row.ID.String(), "timestamp", string(appendStamp(nil, row.Time())))
+			return stanza.New(NS, name, "id", row.ID.String(), "timestamp", string(appendStamp(nil, row.UnixMilli())))
 		}
 		m.Add(end("start", first), end("end", last))
 	}

@@ -215,7 +215,7 @@ func (a *Archive) answersOwn(s *side) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	q.With, q.Backward, q.Max = s.Peer.Bare().String(), true, bounceHorizon
+	q.With, q.Backward, q.Max, q.Uncounted = s.Peer.Bare().String(), true, bounceHorizon, true
 	page, err := s.host.Archives.Query(q)
 	if err != nil {
 		return false, err

@@ -140,10 +140,17 @@ func (x *session) othersIQ(e, payload *stanza.Element) {
 // the client has read most of what came before it.
 func (x *session) archiveIQ(e, payload *stanza.Element) {
 	x.later(func() {
+		var piece []byte // what the stanzas are copied into, each larger than the last
 		emit := func(b []byte) {
-			if x.out.room() {
-				x.out.put(b)
+			if !x.out.room() {
+				return
 			}
+			if len(b) > cap(piece)-len(piece) {
+				piece = make([]byte, 0, max(len(b), min(2*cap(piece), writeChunk), 4<<10))
+			}
+			from := len(piece)
+			piece = append(piece, b...)
+			x.out.put(piece[from:len(piece):len(piece)])
 		}
 		if !x.s.c.Archive.HandleIQ(x.ctx, e, x.jid, emit) {
 			x.answer(e.ReplyError(unavailable(payload)))

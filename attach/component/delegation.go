@@ -1,6 +1,7 @@
 package component
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 	"time"
@@ -100,7 +101,7 @@ func (c *call) delegated() *stanza.Error {
 	asked := time.Now()
 	return c.later(asker.Bare(), func() {
 		var answer [][]byte
-		if !c.s.l.archive.HandleIQ(c.s.ctx, iq, asker, func(b []byte) { answer = append(answer, b) }) {
+		if !c.s.l.archive.HandleIQ(c.s.ctx, iq, asker, func(b []byte) { answer = append(answer, bytes.Clone(b)) }) {
 			answer = [][]byte{iq.ReplyError(stanza.ServiceUnavailable("")).Bytes()}
 		}
 		g := c.grants()
