@@ -44,6 +44,9 @@ lint: ## gofmt, go vet and staticcheck.
 fuzz: ## Fuzz every decoder, FUZZTIME each (default 1m).
 	@bash bench/fuzz.sh $(or $(FUZZTIME),1m)
 
+vuln: ## Look for known vulnerabilities with govulncheck (asks vuln.go.dev, so CI, which can't reach it, doesn't run it).
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+
 bench: ## Measure everything against the bare engine, Prosody and ejabberd, and rewrite bench/RESULTS.md (as root, under an hour).
 	xargs apt-get install -y --no-install-recommends <integrations/peers/packages.txt
 	$(GO) run ./cmd/mamlog-bench all --out bench
@@ -61,4 +64,4 @@ generate: ## Make the Go code of the protobuf schemas anew (needs protoc).
 clean: ## Delete what was built; the demo's store in ./data stays.
 	rm -rf bin
 
-.PHONY: help build run test nightly test-servers test-deps lint fuzz bench bench-attach bench-quick generate clean
+.PHONY: help build run test nightly test-servers test-deps lint fuzz vuln bench bench-attach bench-quick generate clean

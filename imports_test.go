@@ -15,8 +15,9 @@ var mayImport = map[string][]string{
 	"xep0313/stanza":          {},                                                                                                                           // XML alone
 	"xep0313":                 {"log", "projections", "xep0313/stanza"},                                                                                     // knows no sockets
 	"attach/wire":             {"xep0313/stanza"},                                                                                                           // one connection; knows no archive
-	"attach/c2s":              {"attach/wire", "log", "projections", "xep0313", "xep0313/stanza"},                                                           // knows no commands
-	"attach/component":        {"attach/wire", "log", "xep0313", "xep0313/stanza"},                                                                          // knows no stores: the archive is all it asks
+	"attach/admit":            {},                                                                                                                           // counts, and knows nobody
+	"attach/c2s":              {"attach/admit", "attach/wire", "log", "projections", "xep0313", "xep0313/stanza"},                                           // knows no commands
+	"attach/component":        {"attach/admit", "attach/wire", "log", "xep0313", "xep0313/stanza"},                                                          // knows no stores: the archive is all it asks
 	"admin/v1":                {"log"},                                                                                                                      // generated; shows events of the log
 	"admin/v1/adminv1connect": {"admin/v1"},                                                                                                                 // generated
 	"admin":                   {"admin/v1", "admin/v1/adminv1connect", "log", "projections", "xep0313", "xep0313/stanza", "attach/c2s", "attach/component"}, //

@@ -146,6 +146,7 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 		return ErrClosed
 	}
 	g := l.open
+	before := g.bytes
 	ids := make([]ulid.ULID, len(entries))
 	for i, e := range entries {
 		id, ok := known[i]
@@ -171,6 +172,7 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 			g.once = append(g.once, k)
 		}
 	}
+	l.queued.Add(int64(g.bytes - before))
 	g.waiters = append(g.waiters, waiter{ids, done})
 	l.poke()
 	return nil
@@ -318,6 +320,7 @@ func (l *Log) finish(g *group) {
 		g.err = l.err
 	}
 	l.mu.Unlock()
+	l.queued.Add(-int64(g.bytes))
 	for _, w := range g.waiters {
 		if g.err != nil {
 			w.done(nil, g.err)

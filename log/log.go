@@ -87,6 +87,7 @@ type Log struct {
 
 	followers []Follower // set before the first append, read by deliver
 	durable   atomic.Pointer[ulid.ULID]
+	queued    atomic.Int64 // bytes
 	stats     struct{ records, commits, bytes, duplicates atomic.Uint64 }
 
 	wake      chan struct{}
@@ -187,6 +188,9 @@ func (l *Log) get(key []byte) ([]byte, error) {
 
 // Last is the id of the newest durable record, zero if there never was one.
 func (l *Log) Last() ulid.ULID { return *l.durable.Load() }
+
+// Queued is how many bytes of records were appended and not acknowledged yet.
+func (l *Log) Queued() int64 { return l.queued.Load() }
 
 // Clock is where the log's ids come from.
 func (l *Log) Clock() *Clock { return l.clock }

@@ -66,6 +66,10 @@ func (a *Archive) Append(sides []Side, done func([]Outcome)) error {
 	for n := range known {
 		s, o := &known[n], &b.outcomes[at[n]]
 		p := b.part(s.host.Log)
+		if e := a.shed(s.host.Log); e != nil {
+			o.Err = e
+			continue
+		}
 		var event *log.MessageArchived
 		if event, o.ID, err = a.consider(s, &form); err != nil {
 			o.Err = a.stanzaError(err)

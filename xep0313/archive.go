@@ -83,6 +83,7 @@ type Config struct {
 	Contacts    Contacts
 	Logger      *zap.Logger           // nil: silent
 	Metrics     prometheus.Registerer // nil: none
+	Limits      Limits
 
 	// KeepPolicies is for those who decide on no message: a policy that is not
 	// the one that the log knows is not recorded, unless it knows none.
@@ -98,6 +99,7 @@ type Archive struct {
 	contacts    Contacts
 	logger      *zap.Logger
 	metrics     *metrics
+	limits      Limits
 	imports     imports
 
 	// A message is decided on and queued under read locks of its owners'
@@ -121,7 +123,7 @@ func New(ctx context.Context, c Config) (*Archive, error) {
 		c.Logger = zap.NewNop()
 	}
 	a := &Archive{
-		log: c.Log, projections: c.Projections, contacts: c.Contacts, logger: c.Logger,
+		log: c.Log, projections: c.Projections, contacts: c.Contacts, logger: c.Logger, limits: c.Limits.withDefaults(),
 		hosts: make(map[string]*host, len(c.Hosts)),
 	}
 	var err error

@@ -24,7 +24,7 @@ func trim(s string) string { return strings.TrimSpace(s) }
 
 // parseQuery reads a <query/> (XEP-0313 section 4). Any error is a
 // *stanza.Error. max is the largest page that may be asked for.
-func parseQuery(e *stanza.Element, max int) (q query, err error) {
+func parseQuery(e *stanza.Element, max int, limits Limits) (q query, err error) {
 	q.id = e.Attr("queryid")
 	if e.Attr("node") != "" {
 		return q, stanza.FeatureNotImplemented("this archive has no nodes")
@@ -41,7 +41,7 @@ func parseQuery(e *stanza.Element, max int) (q query, err error) {
 		}
 		switch {
 		case c.Is(NSForm, "x"):
-			err = q.parseForm(c)
+			err = q.parseForm(c, limits)
 		case c.Is(NSRSM, "set"):
 			err = q.parseSet(c)
 		case c.Is(NS, "flip-page"):
@@ -54,7 +54,7 @@ func parseQuery(e *stanza.Element, max int) (q query, err error) {
 	return q, nil
 }
 
-func (q *query) parseForm(x *stanza.Element) error {
+func (q *query) parseForm(x *stanza.Element, limits Limits) error {
 	if t := x.Attr("type"); t != "submit" {
 		return stanza.BadRequest("the form's type is %q; it must be submit", t)
 	}
@@ -62,6 +62,9 @@ func (q *query) parseForm(x *stanza.Element) error {
 	for _, f := range x.Elements() {
 		if !f.Is(NSForm, "field") {
 			continue // <title/> and the like say nothing in a submission
+		}
+		if len(fields) == limits.FormFields {
+			return stanza.PolicyViolation("the form has more than %d fields", limits.FormFields)
 		}
 		name := f.Attr("var")
 		if _, ok := fields[name]; ok {
@@ -91,6 +94,9 @@ func (q *query) parseForm(x *stanza.Element) error {
 		}
 		if len(values) > 1 && name != "ids" {
 			return stanza.BadRequest("the form field %q has %d values; one is allowed", name, len(values))
+		}
+		if len(values) > limits.IDs {
+			return stanza.PolicyViolation("the form field \"ids\" has %d values; %d are allowed", len(values), limits.IDs)
 		}
 		if err := parse(q, values); err != nil {
 			return err

@@ -98,7 +98,7 @@ func (a *Archive) answer(ctx context.Context, r *request) error {
 	set := r.iq.Attr("type") == "set"
 	switch {
 	case r.payload.Local == "query" && set:
-		q, err := parseQuery(r.payload, r.host.Options.MaxQueryResults)
+		q, err := parseQuery(r.payload, r.host.Options.MaxQueryResults, a.limits)
 		if err != nil {
 			return err
 		}

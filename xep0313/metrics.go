@@ -20,6 +20,7 @@ type metrics struct {
 	seconds           *prometheus.HistogramVec
 	results           prometheus.Counter
 	preferenceChanges prometheus.Counter
+	shed              prometheus.Counter
 	expiryRuns        *prometheus.CounterVec
 }
 
@@ -44,6 +45,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		preferenceChanges: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mamlog_preference_changes_total", Help: "Changes of users' preferences.",
 		}),
+		shed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mamlog_shed_messages_total", Help: "Messages refused with resource-constraint, one for each archive, because too much was waiting for the disk.",
+		}),
 		expiryRuns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mamlog_expiry_runs_total", Help: "Runs of expiry, by result: deleted, nothing or failed.",
 		}, []string{"result"}),
@@ -62,7 +66,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{archived, skipped, m.queries, m.seconds, m.results, m.preferenceChanges, m.expiryRuns} {
+	for _, c := range []prometheus.Collector{archived, skipped, m.queries, m.seconds, m.results, m.preferenceChanges, m.shed, m.expiryRuns} {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -12,9 +12,6 @@ import (
 	"mamlog/xep0313/stanza"
 )
 
-// maxPreferenceJIDs bounds the two lists of one user together.
-const maxPreferenceJIDs = 2000
-
 // allows tells whether messages with the peer are archived (XEP-0441 section 2.5).
 // The most telling entry decides: one with the resource before one without, and
 // where both lists have it, never.
@@ -67,8 +64,8 @@ func (a *Archive) SetPreferences(ctx context.Context, owner jid.JID, p *log.Pref
 	if d := after.Default; d < log.Default_DEFAULT_ALWAYS || d > log.Default_DEFAULT_ROSTER {
 		return nil, stanza.BadRequest("the default must be always, never or roster")
 	}
-	if n := len(p.GetAlways()) + len(p.GetNever()); n > maxPreferenceJIDs {
-		return nil, stanza.PolicyViolation("the lists have %d JIDs; %d are allowed", n, maxPreferenceJIDs)
+	if n := len(p.GetAlways()) + len(p.GetNever()); n > a.limits.PreferenceJIDs {
+		return nil, stanza.PolicyViolation("the lists have %d JIDs; %d are allowed", n, a.limits.PreferenceJIDs)
 	}
 	var err error
 	if after.Always, err = prepareJIDs(p.GetAlways()); err != nil {

@@ -228,7 +228,7 @@ func TestErrors(t *testing.T) {
 		{"prefs bad JID", "set", "", "<prefs xmlns='urn:xmpp:mam:2' default='never'><never><jid>a@b@c</jid></never></prefs>", "modify/jid-malformed"},
 		{"prefs empty JID", "set", "", "<prefs xmlns='urn:xmpp:mam:2' default='never'><never><jid/></never></prefs>", "modify/jid-malformed"},
 		{"prefs odd child", "set", "", "<prefs xmlns='urn:xmpp:mam:2' default='never'><maybe/></prefs>", "modify/bad-request"},
-		{"prefs too long", "set", "", "<prefs xmlns='urn:xmpp:mam:2' default='never'><never>" + strings.Repeat("<jid>a@b</jid>", maxPreferenceJIDs+1) + "</never></prefs>", "modify/policy-violation"},
+		{"prefs too long", "set", "", "<prefs xmlns='urn:xmpp:mam:2' default='never'><never>" + strings.Repeat("<jid>a@b</jid>", f.limits.PreferenceJIDs+1) + "</never></prefs>", "modify/policy-violation"},
 	} {
 		got := f.ask(juliet, c.typ, c.to, c.payload)
 		if len(got) != 1 {
@@ -339,7 +339,7 @@ func FuzzParseQuery(f *testing.F) {
 		if err != nil {
 			return
 		}
-		q, err := parseQuery(e, 50)
+		q, err := parseQuery(e, 50, Limits{}.withDefaults())
 		if err == nil && (q.Max > 50 || q.Max < 0) {
 			t.Errorf("max is %d", q.Max)
 		}

@@ -43,7 +43,7 @@ type Delivery struct {
 // which the recipients' archives have the messages, and for what isn't archived
 // in the order of the calls of Record; they come from the log's goroutine and
 // must neither block nor call Record. An error of Record means that done will
-// not be called and that nothing was archived.
+// not be called and that nothing was archived; a *stanza.Error is for the sender.
 //
 // A message to oneself is archived once, under RecipientID and SenderID alike.
 func (a *Archive) Record(m Message, done func(Delivery)) error {
@@ -86,6 +86,11 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 		sent()
 		done(d)
 		return nil
+	}
+	for _, s := range sides {
+		if e := a.shed(s.host.Log); e != nil {
+			return e
+		}
 	}
 	var held locks
 	for _, s := range sides {

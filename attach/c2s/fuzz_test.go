@@ -15,7 +15,7 @@ func (f *fixture) talk(t *testing.T, parts ...[]byte) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.s.serveTCP(theirs)
+		f.s.serveTCP(theirs, func() {})
 	}()
 	go io.Copy(io.Discard, ours)
 	ours.SetWriteDeadline(time.Now().Add(patience))

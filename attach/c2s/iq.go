@@ -139,7 +139,16 @@ func (x *session) othersIQ(e, payload *stanza.Element) {
 // archiveIQ hands a request to the archive, from the worker. A page waits until
 // the client has read most of what came before it.
 func (x *session) archiveIQ(e, payload *stanza.Element) {
+	if !x.s.queries.Enter(x.bare) {
+		x.replyBehind(e.ReplyError(stanza.ResourceConstraint("%d requests of yours are waiting; send more when they are answered", x.s.limits.Queries)))
+		return
+	}
+	x.asking.Add(1)
 	x.later(func() {
+		defer func() {
+			x.asking.Add(-1)
+			x.s.queries.Leave(x.bare, 1)
+		}()
 		var piece []byte // what the stanzas are copied into, each larger than the last
 		emit := func(b []byte) {
 			if !x.out.room() {

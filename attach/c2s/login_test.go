@@ -452,7 +452,7 @@ func TestCertificate(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the key file: %v, %v", info.Mode(), err)
 	}
-	if _, err := loadTLS(Config{Certificate: file}); err == nil {
+	if _, err := loadCertificate(Config{Certificate: file}); err == nil {
 		t.Error("a certificate without a key is no error")
 	}
 }

@@ -11,6 +11,7 @@ type metrics struct {
 	received, sent         kinds
 	delivered, undelivered prometheus.Counter
 	logins                 *prometheus.CounterVec
+	refused                *prometheus.CounterVec
 	streamErrors           *prometheus.CounterVec
 }
 
@@ -58,6 +59,15 @@ func newMetrics(r prometheus.Registerer, s *Server) (*metrics, error) {
 			Name: "mamlog_c2s_stream_errors_total", Help: "Sessions that the server ended with an error, by condition.",
 		}, []string{"condition"}),
 	}
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mamlog_c2s_connections_refused_total", Help: "Connections that were not let in, by the limit: connections, or logins for those that are not logged in.",
+	}, []string{"limit"})
+	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mamlog_c2s_connections", Help: "Connections, logged in or not.",
+	}, func() float64 { n, _ := s.door.count(); return float64(n) })
+	strangers := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mamlog_c2s_connections_logging_in", Help: "Connections that are not logged in.",
+	}, func() float64 { _, n := s.door.count(); return float64(n) })
 	sessions := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mamlog_c2s_sessions", Help: "Sessions with a bound resource.",
 	}, func() float64 { return float64(s.users.count()) })
@@ -65,7 +75,7 @@ func newMetrics(r prometheus.Registerer, s *Server) (*metrics, error) {
 		return m, nil
 	}
 	var err error
-	for _, c := range []prometheus.Collector{received, sent, m.delivered, m.undelivered, m.logins, m.streamErrors, sessions} {
+	for _, c := range []prometheus.Collector{received, sent, m.delivered, m.undelivered, m.logins, m.streamErrors, m.refused, connections, strangers, sessions} {
 		err = errors.Join(err, r.Register(c))
 	}
 	return m, err

@@ -41,6 +41,8 @@ type negotiation struct {
 	host    string     // of the stream that is open
 	account jid.JID    // bare, after authentication
 	session *session   // after binding
+
+	loggedIn func() // called when it is
 }
 
 // negotiate logs the client on n.wire in. It returns nil after telling it why
@@ -67,6 +69,7 @@ func (n *negotiation) negotiate(ctx context.Context, secure bool) *session {
 		return nil
 	}
 	n.conn.SetDeadline(time.Time{})
+	n.loggedIn()
 	return n.session
 }
 
@@ -187,8 +190,7 @@ func (n *negotiation) refuse(err error) {
 	w := n.wire
 	w.Refuse(nil)
 	if !w.Spoken() && !n.framed {
-		fmt.Fprintf(w, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s' version='1.0' id='%s'>",
-			stanza.NSClient, nsStream, rand.Text())
+		w.Write(openStream())
 	}
 	for _, b := range lastWords(se, n.framed) {
 		if _, err := w.Write(b); err != nil {

@@ -1,6 +1,7 @@
 package c2s
 
 import (
+	"errors"
 	"slices"
 
 	"go.uber.org/zap"
@@ -48,7 +49,9 @@ func (x *session) message(e *stanza.Element) {
 		Stanza: e, From: x.jid, To: m.to.jid, FromLocal: true, ToLocal: m.refused == nil, Sent: m.sent,
 	}, flight.arrive)
 	if err != nil {
-		x.s.logger.Error("c2s: record a message", zap.Error(err))
+		if !errors.As(err, new(*stanza.Error)) {
+			x.s.logger.Error("c2s: record a message", zap.Error(err))
+		}
 		flight.arrive(xep0313.Delivery{Err: err})
 	}
 }
@@ -110,7 +113,7 @@ func (m *outgoing) land(d xep0313.Delivery) (keeps bool) {
 	x := m.x
 	if d.Err != nil {
 		if m.typ != "error" {
-			x.answer(m.e.ReplyError(stanza.InternalServerError()))
+			x.answer(m.e.ReplyError(notRecorded(d.Err)))
 		}
 		return false
 	}
@@ -131,6 +134,16 @@ func (m *outgoing) land(d xep0313.Delivery) (keeps bool) {
 		x.bounce(m, stanza.ServiceUnavailable("the recipient is offline and the message was not archived"))
 	}
 	return true
+}
+
+// notRecorded is what the sender is told of a message that was to be archived and
+// could not be.
+func notRecorded(err error) *stanza.Error {
+	var e *stanza.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return stanza.InternalServerError()
 }
 
 // deliver puts m and its carbon copies into queues, and returns how many of the
@@ -205,7 +218,9 @@ func (x *session) bounce(m *outgoing, err *stanza.Error) {
 		return false
 	})
 	if err := x.s.c.Archive.Record(xep0313.Message{Stanza: reply, From: m.to.jid, To: x.jid, ToLocal: true}, flight.arrive); err != nil {
-		x.s.logger.Error("c2s: record a bounce", zap.Error(err))
+		if !errors.As(err, new(*stanza.Error)) {
+			x.s.logger.Error("c2s: record a bounce", zap.Error(err))
+		}
 		flight.arrive(xep0313.Delivery{Err: err})
 	}
 }

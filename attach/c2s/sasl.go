@@ -92,10 +92,16 @@ type saslElement struct {
 // authenticate lets the client try until it succeeds or has failed too often.
 func (c *saslClient) authenticate() error {
 	s := c.n.s
+	peer := c.n.conn.RemoteAddr().String()
 	for failures := 0; failures < s.limits.Logins; {
 		e, err := c.read()
 		if err != nil {
 			return err
+		}
+		if s.failures.Exceeded(peer) {
+			// Whoever guesses must not learn whether this one was right.
+			s.metrics.logins.WithLabelValues("other", "policy-violation").Inc()
+			return &stanza.StreamError{Condition: "policy-violation", Text: "too many failed attempts to authenticate from your address; try again in a minute"}
 		}
 		account, mechanism, err := c.attempt(e)
 		var failure saslFailure
@@ -108,6 +114,7 @@ func (c *saslClient) authenticate() error {
 			return err
 		}
 		failures++
+		s.failures.Note(peer)
 		s.metrics.logins.WithLabelValues(mechanism, string(failure)).Inc()
 		s.logger.Info("c2s: authentication failed", zap.Stringer("peer", c.n.conn.RemoteAddr()),
 			zap.String("mechanism", mechanism), zap.String("condition", string(failure)))

@@ -9,12 +9,14 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"mellium.im/xmpp/jid"
 
+	"mamlog/attach/admit"
 	"mamlog/log"
 	"mamlog/projections"
 	"mamlog/xep0313"
@@ -51,6 +53,10 @@ type Limits struct {
 	Stanza       stanza.Limits // default: stanza.DefaultLimits
 	LoginTimeout time.Duration // from accept to the bound resource; default 30 s
 	Logins       int           // failed SASL attempts on one connection; default 3
+	FailedLogins int           // failed SASL attempts from one address in a minute; default 60
+	Connections  int           // at once; default 10000
+	Strangers    int           // of these, not logged in; default 1000
+	Queries      int           // requests of one user to an archive that are not answered; default 128
 	QueueBytes   int           // waiting to be written to one client; default 16 MiB
 	InFlight     int           // stanzas of one client that are being handled; default 256
 	WriteTimeout time.Duration // without progress while the client owes reading; default 5 min
@@ -64,14 +70,16 @@ func (l Limits) withDefaults() Limits {
 	if l.LoginTimeout == 0 {
 		l.LoginTimeout = 30 * time.Second
 	}
-	if l.Logins == 0 {
-		l.Logins = 3
-	}
-	if l.QueueBytes == 0 {
-		l.QueueBytes = 16 << 20
-	}
-	if l.InFlight == 0 {
-		l.InFlight = 256
+	for _, n := range []struct {
+		field *int
+		value int
+	}{
+		{&l.Logins, 3}, {&l.FailedLogins, 60}, {&l.Connections, 10000}, {&l.Strangers, 1000}, {&l.Queries, 128},
+		{&l.QueueBytes, 16 << 20}, {&l.InFlight, 256},
+	} {
+		if *n.field == 0 {
+			*n.field = n.value
+		}
 	}
 	if l.WriteTimeout == 0 {
 		l.WriteTimeout = 5 * time.Minute
@@ -94,7 +102,13 @@ type Server struct {
 	http      *http.Server
 	fakeSalts []byte // key that makes the salts of accounts that don't exist
 
-	users registry
+	certificate atomic.Pointer[tls.Certificate] // of tls
+
+	users    registry
+	door     *door
+	refusals chan struct{} // held by those who are told why they can't come in
+	queries  *admit.Bound  // by bare JID
+	failures *admit.Rate   // of logins, by address
 
 	// Connections of all stages, so that they can be ended.
 	mu     sync.Mutex
@@ -117,8 +131,10 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		c: c, limits: c.Limits.withDefaults(), logger: c.Logger,
 		hosts: make(map[string]bool), conns: make(map[net.Conn]struct{}),
-		fakeSalts: make([]byte, 32),
+		fakeSalts: make([]byte, 32), refusals: make(chan struct{}, maxRefusals),
 	}
+	s.door = &door{connections: s.limits.Connections, strangers: s.limits.Strangers}
+	s.queries, s.failures = admit.NewBound(s.limits.Queries), admit.NewRate(s.limits.FailedLogins, nil)
 	rand.Read(s.fakeSalts)
 	s.users.byBare = make(map[string]map[string]*session)
 	for _, h := range c.Hosts {
@@ -129,16 +145,18 @@ func New(c Config) (*Server, error) {
 		s.hosts[j.Domainpart()] = true
 	}
 	var err error
-	if s.tls, err = loadTLS(c); err != nil {
+	if err = s.ReloadCertificate(); err != nil {
 		return nil, err
 	}
+	s.tls = s.newTLS()
 	if s.metrics, err = newMetrics(c.Metrics, s); err != nil {
 		return nil, fmt.Errorf("c2s: register metrics: %w", err)
 	}
-	if s.tcp, err = s.listen(c.Listen); err != nil {
+	if s.tcp, err = s.listen(c.Listen, s.turnAway); err != nil {
 		return nil, err
 	}
-	if s.ws, err = s.listen(c.WebSocketListen); err != nil {
+	// What is wrong can't be told before TLS and the request are there.
+	if s.ws, err = s.listen(c.WebSocketListen, func(c net.Conn, _ string) { c.Close() }); err != nil {
 		if s.tcp != nil {
 			s.tcp.Close()
 		}
@@ -150,7 +168,7 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) listen(address string) (net.Listener, error) {
+func (s *Server) listen(address string, turnAway func(net.Conn, string)) (net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
@@ -167,7 +185,7 @@ func (s *Server) listen(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("c2s: allow_plaintext is only for listeners on loopback, and %s is not: "+
 			"listen on 127.0.0.1 or [::1], or remove allow_plaintext", address)
 	}
-	return l, nil
+	return &guarded{l, s, turnAway}, nil
 }
 
 func loopback(a net.Addr) bool {
@@ -271,7 +289,7 @@ func (s *Server) accept(l net.Listener) error {
 		}
 		go func() {
 			defer s.untrack(c)
-			s.serveTCP(c)
+			s.serveTCP(c, c.(*admitted).loggedIn)
 		}()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,6 +42,7 @@ type session struct {
 	left    chan struct{} // closed when it is out of the registry
 
 	addresses map[string]*address // the reader's
+	asking    atomic.Int64        // requests to an archive that are not answered
 
 	// Guarded by registry.mu.
 	presence   *stanza.Element     // the last broadcast one, stamped; nil: unavailable
@@ -104,6 +106,7 @@ func (x *session) run(l link) {
 	x.conn.Close()
 	<-written
 	<-worked
+	x.s.queries.Leave(x.bare, int(x.asking.Load())) // nobody answers them any more
 }
 
 func (x *session) reader(l link) {

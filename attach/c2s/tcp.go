@@ -11,9 +11,9 @@ import (
 )
 
 // serveTCP serves one client from accept to close.
-func (s *Server) serveTCP(c net.Conn) {
+func (s *Server) serveTCP(c net.Conn, loggedIn func()) {
 	defer c.Close()
-	n := &negotiation{s: s, conn: c, wire: wire.New(c, stanza.NSClient)}
+	n := &negotiation{s: s, conn: c, loggedIn: loggedIn, wire: wire.New(c, stanza.NSClient)}
 	x := n.negotiate(context.Background(), false)
 	if x == nil {
 		l := &tcpLink{wire: n.wire, s: s}

@@ -19,23 +19,39 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// loadTLS returns the configuration with the certificate that c names, or with a
-// self-signed one.
-func loadTLS(c Config) (*tls.Config, error) {
-	if (c.Certificate == "") != (c.Key == "") {
-		return nil, errors.New("c2s: a certificate needs its key: set both certificate and key, or neither for a self-signed one")
+// newTLS is for both listeners: TLS 1.2 and 1.3 with Go's choice of ciphers, which
+// all have forward secrecy.
+func (s *Server) newTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate.Load(), nil },
 	}
-	var cert tls.Certificate
-	var err error
+}
+
+// ReloadCertificate reads the certificate and its key again, for connections that
+// begin from now on. With an error the one that was in use stays in use.
+func (s *Server) ReloadCertificate() error {
+	cert, err := loadCertificate(s.c)
+	if err == nil {
+		s.certificate.Store(&cert)
+	}
+	return err
+}
+
+// loadCertificate returns the certificate that c names, or a self-signed one.
+func loadCertificate(c Config) (cert tls.Certificate, err error) {
+	if (c.Certificate == "") != (c.Key == "") {
+		return cert, errors.New("c2s: a certificate needs its key: set both certificate and key, or neither for a self-signed one")
+	}
 	if c.Certificate != "" {
 		cert, err = tls.LoadX509KeyPair(c.Certificate, c.Key)
 	} else {
 		cert, err = selfSigned(filepath.Join(c.DataDir, "c2s-self-signed.pem"), c.Hosts)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("c2s: load the certificate: %w", err)
+		return cert, fmt.Errorf("c2s: load the certificate: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, nil
+	return cert, nil
 }
 
 // selfSigned reads the certificate and key that an earlier start left in file,

@@ -36,6 +36,7 @@ func (s *Server) newHTTP() *http.Server {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          stdlog.New(io.Discard, "", 0),
+		ConnContext:       withAdmitted,
 	}
 	if !s.c.AllowPlaintext {
 		h.TLSConfig = s.tls.Clone()
@@ -80,17 +81,19 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		c.Close(websocket.StatusPolicyViolation, "the subprotocol is xmpp (RFC 7395)")
 		return
 	}
-	c.SetReadLimit(int64(s.limits.Stanza.Bytes))
-	f := newFrames(c, r.RemoteAddr)
+	c.SetReadLimit(-1) // it would close without a stream error; newFrames has its own
+	f := newFrames(c, r.RemoteAddr, s.limits.Stanza.Bytes)
 	defer f.Close()
 	if !s.track(f) {
 		return
 	}
 	defer s.untrack(f)
-	n := &negotiation{s: s, conn: f, wire: wire.New(f, stanza.NSClient), framed: true}
+	place := r.Context().Value(admittedKey{}).(*admitted)
+	n := &negotiation{s: s, conn: f, loggedIn: place.loggedIn, wire: wire.New(f, stanza.NSClient), framed: true}
 	l := &frameLink{s: s, frames: f}
 	x := n.negotiate(context.Background(), !s.c.AllowPlaintext)
 	if x == nil {
+		l.interrupt() // finish waits for the client
 		l.finish()
 		return
 	}
@@ -102,6 +105,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 type frames struct {
 	c      *websocket.Conn
 	peer   peerAddr
+	limit  int    // bytes of a message
 	rest   []byte // of the message that is being read
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -109,8 +113,8 @@ type frames struct {
 	deadline time.Time // for each operation; one goroutine uses it
 }
 
-func newFrames(c *websocket.Conn, peer string) *frames {
-	f := &frames{c: c, peer: peerAddr(peer)}
+func newFrames(c *websocket.Conn, peer string, limit int) *frames {
+	f := &frames{c: c, peer: peerAddr(peer), limit: limit}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -130,19 +134,36 @@ func (f *frames) context() (context.Context, context.CancelFunc) {
 func (f *frames) Read(p []byte) (int, error) {
 	for len(f.rest) == 0 {
 		ctx, cancel := f.context()
-		kind, b, err := f.c.Read(ctx)
+		b, err := f.message(ctx)
 		cancel()
 		if err != nil {
-			return 0, frameError(err)
-		}
-		if kind != websocket.MessageText {
-			return 0, errBinary
+			return 0, err
 		}
 		f.rest = b
 	}
 	n := copy(p, f.rest)
 	f.rest = f.rest[n:]
 	return n, nil
+}
+
+// message reads the next one. What is larger than allowed is a *stanza.StreamError
+// like any other, so that the client is told before the WebSocket is closed.
+func (f *frames) message(ctx context.Context) ([]byte, error) {
+	kind, r, err := f.c.Reader(ctx)
+	if err != nil {
+		return nil, frameError(err)
+	}
+	if kind != websocket.MessageText {
+		return nil, errBinary
+	}
+	b, err := io.ReadAll(io.LimitReader(r, int64(f.limit)+1))
+	switch {
+	case err != nil:
+		return nil, frameError(err)
+	case len(b) > f.limit:
+		return nil, &stanza.StreamError{Condition: "policy-violation", Text: fmt.Sprintf("a message is at most %d bytes", f.limit)}
+	}
+	return b, nil
 }
 
 var errBinary = &stanza.StreamError{Condition: "bad-format", Text: "XMPP goes in text messages (RFC 7395 section 3.2)"}
@@ -183,12 +204,9 @@ type frameLink struct {
 
 func (l *frameLink) next() (*stanza.Element, error) {
 	for {
-		kind, b, err := l.frames.c.Read(l.frames.ctx)
+		b, err := l.frames.message(l.frames.ctx)
 		if err != nil {
-			return nil, frameError(err)
-		}
-		if kind != websocket.MessageText {
-			return nil, errBinary
+			return nil, err
 		}
 		r := stanza.NewReader(bytes.NewReader(b), map[string]string{"": stanza.NSClient}, l.s.limits.Stanza)
 		e, err := r.Next()

@@ -66,6 +66,7 @@ type Limits struct {
 	Window   int // appends that are unanswered on a link; default 4096
 	Queries  int // answered at once; default 32
 	Waiting  int // queries that wait behind these; default 512
+	PerUser  int // queries of one user that are not answered; default 128
 
 	ConnectTimeout time.Duration // from the dial to the accepted handshake; default 10 s
 	MinBackoff     time.Duration // before the first attempt to reconnect; default 100 ms
@@ -80,7 +81,7 @@ func (l Limits) withDefaults() Limits {
 	for _, n := range []struct {
 		field *int
 		value int
-	}{{&l.MaxBatch, 256}, {&l.MaxBytes, 256 << 10}, {&l.Window, 4096}, {&l.Queries, 32}, {&l.Waiting, 512}} {
+	}{{&l.MaxBatch, 256}, {&l.MaxBytes, 256 << 10}, {&l.Window, 4096}, {&l.Queries, 32}, {&l.Waiting, 512}, {&l.PerUser, 128}} {
 		if *n.field == 0 {
 			*n.field = n.value
 		}

@@ -99,7 +99,7 @@ func (c *call) delegated() *stanza.Error {
 		return stanza.Forbidden("it does not come from a resource of an account of %s", c.h.name)
 	}
 	asked := time.Now()
-	return c.later(asker.Bare(), func() {
+	return c.ask(asker.Bare(), asker, func() {
 		var answer [][]byte
 		if !c.s.l.archive.HandleIQ(c.s.ctx, iq, asker, func(b []byte) { answer = append(answer, bytes.Clone(b)) }) {
 			answer = [][]byte{iq.ReplyError(stanza.ServiceUnavailable("")).Bytes()}

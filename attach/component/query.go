@@ -38,7 +38,7 @@ func (c *call) query() *stanza.Error {
 		real = xep0313.RealJIDsAll
 	}
 	rooms, asked := c.serves(), time.Now()
-	return c.later(owner, func() {
+	return c.ask(owner, asker, func() {
 		var page []byte
 		stanzas := 0
 		emit := func(b []byte) {
@@ -95,6 +95,22 @@ func (c *call) delete() *stanza.Error {
 	})
 }
 
+// ask is later for what a user asks, who may not take the place of others.
+func (c *call) ask(owner, asker jid.JID, job func()) *stanza.Error {
+	user := asker.Bare().String()
+	if !c.s.asking.Enter(user) {
+		return stanza.ResourceConstraint("%d requests of %s are waiting", c.s.l.limits.PerUser, user)
+	}
+	se := c.later(owner, func() {
+		defer c.s.asking.Leave(user, 1)
+		job()
+	})
+	if se != nil {
+		c.s.asking.Leave(user, 1)
+	}
+	return se
+}
+
 // later gives the workers something to do, after all that was given to them for the
 // same owner before.
 func (c *call) later(owner jid.JID, job func()) *stanza.Error {
@@ -103,7 +119,7 @@ func (c *call) later(owner jid.JID, job func()) *stanza.Error {
 		return nil
 	}
 	c.s.l.waiting(-1)
-	return &stanza.Error{Type: "wait", Condition: "resource-constraint", Text: "too many queries are waiting"}
+	return stanza.ResourceConstraint("too many queries are waiting")
 }
 
 // owner is whose archive the request is about, which is one of the host's.

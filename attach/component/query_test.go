@@ -336,3 +336,27 @@ func TestOrderOfOneOwner(t *testing.T) {
 		}
 	}
 }
+
+// TestQueriesOfOneUserOnALink: who asks too much at once is refused, whichever
+// archive they ask, and takes nobody else's place.
+func TestQueriesOfOneUserOnALink(t *testing.T) {
+	f := start(t, func(c *Config) { c.Limits.Queries, c.Limits.PerUser = 1, 2 })
+	slow := f.slow()
+	p := f.up()
+	p.request("get", testHost, testDomain, query("alice@example.org", "alice@example.org/x", everything))
+	<-slow.started
+	p.request("get", testHost, testDomain, query("bob@example.org", "alice@example.org/y", everything))
+	if got := condition(p.ask("get", testHost, testDomain, query("alice@example.org", "alice@example.org/z", everything))); got != "wait/resource-constraint" {
+		t.Errorf("a third one: %q", got)
+	}
+	p.request("get", testHost, testDomain, query("bob@example.org", "bob@example.org/x", everything))
+	close(slow.pass)
+	for range 3 {
+		if e := p.next(); e.Child(NS, "page") == nil {
+			t.Errorf("got %s", e.Bytes())
+		}
+	}
+	if e := p.ask("get", testHost, testDomain, query("alice@example.org", "alice@example.org/x", everything)); e.Child(NS, "page") == nil {
+		t.Errorf("when they are answered: %s", e.Bytes())
+	}
+}

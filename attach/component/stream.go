@@ -13,6 +13,7 @@ import (
 
 	"mellium.im/xmpp/jid"
 
+	"mamlog/attach/admit"
 	"mamlog/attach/wire"
 	"mamlog/xep0313/stanza"
 )
@@ -32,7 +33,8 @@ type stream struct {
 	prefixes map[string]string // declared by the server's stream header
 	out      *outbox
 	flying   *window
-	lanes    *lanes // for the workers
+	lanes    *lanes       // for the workers
+	asking   *admit.Bound // queries by the bare JID that asks
 	ctx      context.Context
 	cancel   context.CancelFunc
 
@@ -50,6 +52,7 @@ func newStream(l *link, w *wire.Conn) *stream {
 		out:       newOutbox(),
 		flying:    newWindow(l.limits.Window),
 		lanes:     newLanes(l.limits.Queries, l.limits.Waiting),
+		asking:    admit.NewBound(l.limits.PerUser),
 		turns:     make(map[*host]*turns, len(l.hosts)),
 		addresses: make(map[string]jid.JID),
 	}

@@ -14,7 +14,10 @@ import (
 
 // newLinks makes the configured links to XMPP servers.
 func (s *server) newLinks(archive *xep0313.Archive) (*component.Links, error) {
-	c := component.Config{Archive: archive, Logger: s.logger, Metrics: s.metrics}
+	c := component.Config{
+		Archive: archive, Logger: s.logger, Metrics: s.metrics,
+		Limits: component.Limits{PerUser: s.config.Limits.UserQueries},
+	}
 	for i, l := range s.config.Links {
 		link, err := newLink(l)
 		if err != nil {

@@ -21,6 +21,8 @@ import (
 )
 
 func main() {
+	// Whatever a command makes, in whatever library, is nobody else's business.
+	syscall.Umask(0o077)
 	a := &app{in: os.Stdin, out: &output{file: os.Stdout}, err: os.Stderr}
 	os.Exit(a.run(context.Background(), os.Args[1:]))
 }

@@ -217,7 +217,7 @@ func (s *stores) accounts() *c2s.Accounts {
 func (s *stores) archive(ctx context.Context, logger *zap.Logger, metrics prometheus.Registerer, serving bool) (*xep0313.Archive, error) {
 	c := xep0313.Config{
 		Log: s.main.Log, Projections: s.main.Projections, Contacts: s.main.Projections,
-		Logger: logger, Metrics: metrics, KeepPolicies: !serving,
+		Logger: logger, Metrics: metrics, KeepPolicies: !serving, Limits: archiveLimits(s.config.Limits),
 	}
 	for _, h := range s.config.Hosts {
 		for _, ms := range s.messages {

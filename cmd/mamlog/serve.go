@@ -36,7 +36,8 @@ func newServeCommand(a *app) *cobra.Command {
 		Short: "Run the server",
 		Long: `Run the server until it gets SIGTERM or SIGINT: then it ends all sessions and links,
 writes everything out and exits with 0. A second signal ends it at once; nothing that was
-acknowledged is lost by that, or by a crash.
+acknowledged is lost by that, or by a crash. SIGHUP lets it read the files of c2s.certificate
+and c2s.key again; if they can't be read, the certificate that was in use stays in use.
 
 A relative data_dir is looked up in the directory that the server is started in.
 The log goes to standard error: lines for people on a terminal, JSON elsewhere.
@@ -173,7 +174,7 @@ func (s *server) start(ctx context.Context) error {
 			Certificate: c.Certificate, Key: c.Key, DataDir: s.config.DataDir,
 			Hosts: s.config.LocalHosts(), Accounts: accounts, Archive: archive,
 			Log: s.stores.main.Log, Projections: s.stores.main.Projections,
-			Logger: s.logger, Metrics: s.metrics,
+			Logger: s.logger, Metrics: s.metrics, Limits: clientLimits(s.config.Limits),
 		})
 		if err != nil {
 			return s.explainListen(err, "c2s.listen and c2s.websocket_listen in "+s.config.File+", or --listen and --websocket-listen,")
@@ -280,6 +281,7 @@ func (s *server) serve(ctx context.Context) error {
 	if s.metricsListener != nil {
 		run("metrics", func() error { return metricsServer.Serve(s.metricsListener) })
 	}
+	run("reload", func() error { s.reload(running); return nil })
 	run("expiry", func() error { s.admin.Archive.RunExpiry(running); return nil })
 
 	<-running.Done()
@@ -311,6 +313,28 @@ func (s *server) serve(ctx context.Context) error {
 		s.logger.Info("stopped")
 	}
 	return cause
+}
+
+// reload reads the certificate again at each SIGHUP, until ctx ends. Nothing else
+// of the configuration is read again.
+func (s *server) reload(ctx context.Context) {
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP)
+	defer signal.Stop(hangUp)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangUp:
+		}
+		if s.clients == nil {
+			s.logger.Info("SIGHUP: there is nothing to reload, since no client connects here")
+		} else if err := s.clients.ReloadCertificate(); err != nil {
+			s.logger.Error("SIGHUP: the certificate can't be reloaded; the one before stays in use", zap.Error(err))
+		} else {
+			s.logger.Info("SIGHUP: the certificate was reloaded, for connections that begin from now on")
+		}
+	}
 }
 
 // catchUp logs how far the projections are that have to be made from the log.

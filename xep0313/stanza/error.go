@@ -39,6 +39,9 @@ func ServiceUnavailable(format string, args ...any) *Error {
 func PolicyViolation(format string, args ...any) *Error {
 	return newError("modify", "policy-violation", format, args)
 }
+func ResourceConstraint(format string, args ...any) *Error {
+	return newError("wait", "resource-constraint", format, args)
+}
 func InternalServerError() *Error {
 	return newError("wait", "internal-server-error", "the server failed; try again later", nil)
 }

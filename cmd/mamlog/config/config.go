@@ -23,6 +23,7 @@ type Config struct {
 	LogLevel      string // debug, info, warn or error
 	LogFormat     string // auto, console or json
 	CacheSize     int64  // bytes, shared by all stores
+	Limits        Limits
 }
 
 // C2S is where and how clients connect to the hosts that are on no link.
@@ -177,6 +178,7 @@ func defaults(file string) *Config {
 		LogLevel:  "info",
 		LogFormat: "auto",
 		CacheSize: 256 << 20,
+		Limits:    defaultLimits(),
 	}
 }
 

@@ -71,6 +71,8 @@ func (c *Config) Format() string {
 	line(0, "log_level", c.LogLevel)
 	line(0, "log_format", c.LogFormat)
 	line(0, "cache_size", formatSize(c.CacheSize))
+	line(0, "limits", "")
+	b.WriteString(c.Limits.format())
 	line(0, "hosts", "")
 	for _, h := range c.Hosts {
 		b.WriteString("  - " + scalar(h.Name) + ":\n")

@@ -46,7 +46,8 @@ func (d *decoder) globalOptions() []option {
 		}},
 		{"log_level", d.oneOf(func(s string) { c.LogLevel = s }, "debug", "info", "warn", "error")},
 		{"log_format", d.oneOf(func(s string) { c.LogFormat = s }, "auto", "console", "json")},
-		{"cache_size", d.size(&c.CacheSize)},
+		{"cache_size", d.sizeBetween(&c.CacheSize, 1<<20, maxSize)},
+		{"limits", d.limits},
 	}
 }
 
@@ -187,17 +188,17 @@ const maxSize = 1024 << 30 // more is a slip of the keyboard
 
 var sizeForm = regexp.MustCompile(`^([0-9]+) ?(KiB|MiB|GiB)?$`)
 
-// size reads a number of bytes.
-func (d *decoder) size(to *int64) func(string, *yaml.Node) {
+// sizeBetween reads a number of bytes.
+func (d *decoder) sizeBetween(to *int64, min, max int64) func(string, *yaml.Node) {
 	return func(path string, n *yaml.Node) {
 		units := map[string]int64{"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 		if m := sizeForm.FindStringSubmatch(n.Value); n.Kind == yaml.ScalarNode && m != nil {
 			v, err := strconv.ParseInt(m[1], 10, 64)
-			if unit := units[m[2]]; err == nil && v <= maxSize/unit && v*unit >= 1<<20 {
+			if unit := units[m[2]]; err == nil && v <= max/unit && v*unit >= min {
 				*to = v * unit
 				return
 			}
 		}
-		d.fail(n, path, "this is %s; allowed is a number of bytes from 1MiB to 1024GiB, as in 268435456, 256MiB or 1GiB", describe(n))
+		d.fail(n, path, "this is %s; allowed is a number of bytes from %s to %s, as in 268435456, 256MiB or 1GiB", describe(n), formatSize(min), formatSize(max))
 	}
 }
