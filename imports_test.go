@@ -10,22 +10,23 @@ import (
 // Who may import whom, and why not more. A stanza's way leads down this list
 // and a query's way back up; a package sees only what lies below it.
 var mayImport = map[string][]string{
-	"log":                     {},                                                                                                                           // the truth depends on nothing of ours
-	"projections":             {"log"},                                                                                                                      // a fold of the log and of nothing else
-	"xep0313/stanza":          {},                                                                                                                           // XML alone
-	"xep0313":                 {"log", "projections", "xep0313/stanza"},                                                                                     // knows no sockets
-	"attach/wire":             {"xep0313/stanza"},                                                                                                           // one connection; knows no archive
-	"attach/admit":            {},                                                                                                                           // counts, and knows nobody
-	"attach/c2s":              {"attach/admit", "attach/wire", "log", "projections", "xep0313", "xep0313/stanza"},                                           // knows no commands
-	"attach/component":        {"attach/admit", "attach/wire", "log", "xep0313", "xep0313/stanza"},                                                          // knows no stores: the archive is all it asks
-	"admin/v1":                {"log"},                                                                                                                      // generated; shows events of the log
-	"admin/v1/adminv1connect": {"admin/v1"},                                                                                                                 // generated
-	"admin":                   {"admin/v1", "admin/v1/adminv1connect", "log", "projections", "xep0313", "xep0313/stanza", "attach/c2s", "attach/component"}, //
-	"bench":                   {"attach/c2s", "integrations/peers", "log", "projections", "xep0313", "xep0313/stanza"},                                      //
-	"integrations":            {},                                                                                                                           // tests of real servers
-	"integrations/browser":    {},                                                                                                                           // a test of a web client
-	"integrations/peers":      {"admin/v1", "admin/v1/adminv1connect"},                                                                                      // real servers; knows nothing of ours
-	"cmd/mamlog/config":       {"log", "xep0313", "xep0313/stanza"},                                                                                         // words to options
+	"log":                     {},                                                                                 // the truth depends on nothing of ours
+	"audit":                   {},                                                                                 // hashes, signs and proves; knows neither stores nor events
+	"projections":             {"audit", "log"},                                                                   // a fold of the log and of nothing else
+	"xep0313/stanza":          {},                                                                                 // XML alone
+	"xep0313":                 {"log", "projections", "xep0313/stanza"},                                           // knows no sockets
+	"attach/wire":             {"xep0313/stanza"},                                                                 // one connection; knows no archive
+	"attach/admit":            {},                                                                                 // counts, and knows nobody
+	"attach/c2s":              {"attach/admit", "attach/wire", "log", "projections", "xep0313", "xep0313/stanza"}, // knows no commands
+	"attach/component":        {"attach/admit", "attach/wire", "log", "xep0313", "xep0313/stanza"},                // knows no stores: the archive is all it asks
+	"admin/v1":                {"log"},                                                                            // generated; shows events of the log
+	"admin/v1/adminv1connect": {"admin/v1"},                                                                       // generated
+	"admin":                   {"audit", "admin/v1", "admin/v1/adminv1connect", "log", "projections", "xep0313", "xep0313/stanza", "attach/c2s", "attach/component"},
+	"bench":                   {"attach/c2s", "integrations/peers", "log", "projections", "xep0313", "xep0313/stanza"}, //
+	"integrations":            {},                                                                                      // tests of real servers
+	"integrations/browser":    {},                                                                                      // a test of a web client
+	"integrations/peers":      {"admin/v1", "admin/v1/adminv1connect"},                                                 // real servers; knows nothing of ours
+	"cmd/mamlog/config":       {"log", "xep0313", "xep0313/stanza"},                                                    // words to options
 }
 
 func TestImportRule(t *testing.T) {

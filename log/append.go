@@ -159,6 +159,9 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 			continue
 		}
 		r := Record{ID: l.clock.Next(), Class: e.Class, Event: e.Event}
+		if e.Class == Audit {
+			r.Stored = values[i]
+		}
 		ids[i] = r.ArchiveID()
 		if err := g.add(e, r, values[i]); err != nil {
 			// A batch takes anything until memory ends; what it holds can no

@@ -323,8 +323,10 @@ func (Subscription) EnumDescriptor() ([]byte, []int) {
 }
 
 // Event is the value of one log record; its id and its retention class are the
-// record's key. Numbers 9 to 15 of the oneof are kept for erase, retract,
-// import, quota and trim events.
+// record's key. Numbers 9 to 15 of the oneof are kept for erase, retract, quota
+// and trim events. An event of the class Audit that concerns one archive has a
+// field owner, one that somebody caused a field actor: the audit history finds
+// them by these names.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Kind:
@@ -336,6 +338,7 @@ type Event struct {
 	//	*Event_Roster
 	//	*Event_Expired
 	//	*Event_Read
+	//	*Event_Imported
 	Kind          isEvent_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -441,6 +444,15 @@ func (x *Event) GetRead() *ArchiveRead {
 	return nil
 }
 
+func (x *Event) GetImported() *Imported {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Imported); ok {
+			return x.Imported
+		}
+	}
+	return nil
+}
+
 type isEvent_Kind interface {
 	isEvent_Kind()
 }
@@ -473,6 +485,10 @@ type Event_Read struct {
 	Read *ArchiveRead `protobuf:"bytes,7,opt,name=read,proto3,oneof"`
 }
 
+type Event_Imported struct {
+	Imported *Imported `protobuf:"bytes,20,opt,name=imported,proto3,oneof"`
+}
+
 func (*Event_Message) isEvent_Kind() {}
 
 func (*Event_Preferences) isEvent_Kind() {}
@@ -486,6 +502,8 @@ func (*Event_Roster) isEvent_Kind() {}
 func (*Event_Expired) isEvent_Kind() {}
 
 func (*Event_Read) isEvent_Kind() {}
+
+func (*Event_Imported) isEvent_Kind() {}
 
 // MessageArchived puts one message into one archive.
 type MessageArchived struct {
@@ -1227,12 +1245,13 @@ func (x *Expired) GetBeforeUnixMs() int64 {
 	return 0
 }
 
-// ArchiveRead records that somebody other than the owner read an archive.
+// ArchiveRead records that somebody other than the owner read an archive, or the
+// preferences or the history of its owner.
 type ArchiveRead struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"` // empty: everybody's, as the audit history is read
 	Actor         string                 `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
-	Query         string                 `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"` // the bounds that were asked for, never content
+	Query         string                 `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"` // what was asked for and in which bounds, never content
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1288,6 +1307,68 @@ func (x *ArchiveRead) GetQuery() string {
 	return ""
 }
 
+// Imported records that messages of another archive were put into this one. It
+// is committed with them.
+type Imported struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Actor         string                 `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`        // the host whose server sent them
+	Messages      uint32                 `protobuf:"varint,3,opt,name=messages,proto3" json:"messages,omitempty"` // those that were not in the archive before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Imported) Reset() {
+	*x = Imported{}
+	mi := &file_log_event_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Imported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Imported) ProtoMessage() {}
+
+func (x *Imported) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Imported.ProtoReflect.Descriptor instead.
+func (*Imported) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Imported) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Imported) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Imported) GetMessages() uint32 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
 type Credentials_Scram struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mechanism     string                 `protobuf:"bytes,1,opt,name=mechanism,proto3" json:"mechanism,omitempty"` // "SCRAM-SHA-256"
@@ -1301,7 +1382,7 @@ type Credentials_Scram struct {
 
 func (x *Credentials_Scram) Reset() {
 	*x = Credentials_Scram{}
-	mi := &file_log_event_proto_msgTypes[12]
+	mi := &file_log_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1394,7 @@ func (x *Credentials_Scram) String() string {
 func (*Credentials_Scram) ProtoMessage() {}
 
 func (x *Credentials_Scram) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[12]
+	mi := &file_log_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1449,7 @@ var File_log_event_proto protoreflect.FileDescriptor
 
 const file_log_event_proto_rawDesc = "" +
 	"\n" +
-	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xa3\x03\n" +
+	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xda\x03\n" +
 	"\x05Event\x12:\n" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mamlog.log.v1.MessageArchivedH\x00R\amessage\x12E\n" +
 	"\vpreferences\x18\x02 \x01(\v2!.mamlog.log.v1.PreferencesChangedH\x00R\vpreferences\x126\n" +
@@ -1376,7 +1457,8 @@ const file_log_event_proto_rawDesc = "" +
 	"\aaccount\x18\x04 \x01(\v2\x1d.mamlog.log.v1.AccountChangedH\x00R\aaccount\x126\n" +
 	"\x06roster\x18\x05 \x01(\v2\x1c.mamlog.log.v1.RosterChangedH\x00R\x06roster\x122\n" +
 	"\aexpired\x18\x06 \x01(\v2\x16.mamlog.log.v1.ExpiredH\x00R\aexpired\x120\n" +
-	"\x04read\x18\a \x01(\v2\x1a.mamlog.log.v1.ArchiveReadH\x00R\x04readB\x06\n" +
+	"\x04read\x18\a \x01(\v2\x1a.mamlog.log.v1.ArchiveReadH\x00R\x04read\x125\n" +
+	"\bimported\x18\x14 \x01(\v2\x17.mamlog.log.v1.ImportedH\x00R\bimportedB\x06\n" +
 	"\x04kind\"\x82\x03\n" +
 	"\x0fMessageArchived\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x12\n" +
@@ -1453,7 +1535,11 @@ const file_log_event_proto_rawDesc = "" +
 	"\vArchiveRead\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x14\n" +
-	"\x05query\x18\x03 \x01(\tR\x05query*s\n" +
+	"\x05query\x18\x03 \x01(\tR\x05query\"R\n" +
+	"\bImported\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x1a\n" +
+	"\bmessages\x18\x03 \x01(\rR\bmessages*s\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDIRECTION_IN\x10\x01\x12\x11\n" +
@@ -1506,7 +1592,7 @@ func file_log_event_proto_rawDescGZIP() []byte {
 }
 
 var file_log_event_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_log_event_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_log_event_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_log_event_proto_goTypes = []any{
 	(Direction)(0),             // 0: mamlog.log.v1.Direction
 	(Reason)(0),                // 1: mamlog.log.v1.Reason
@@ -1525,7 +1611,8 @@ var file_log_event_proto_goTypes = []any{
 	(*RosterChanged)(nil),      // 14: mamlog.log.v1.RosterChanged
 	(*Expired)(nil),            // 15: mamlog.log.v1.Expired
 	(*ArchiveRead)(nil),        // 16: mamlog.log.v1.ArchiveRead
-	(*Credentials_Scram)(nil),  // 17: mamlog.log.v1.Credentials.Scram
+	(*Imported)(nil),           // 17: mamlog.log.v1.Imported
+	(*Credentials_Scram)(nil),  // 18: mamlog.log.v1.Credentials.Scram
 }
 var file_log_event_proto_depIdxs = []int32{
 	6,  // 0: mamlog.log.v1.Event.message:type_name -> mamlog.log.v1.MessageArchived
@@ -1535,24 +1622,25 @@ var file_log_event_proto_depIdxs = []int32{
 	14, // 4: mamlog.log.v1.Event.roster:type_name -> mamlog.log.v1.RosterChanged
 	15, // 5: mamlog.log.v1.Event.expired:type_name -> mamlog.log.v1.Expired
 	16, // 6: mamlog.log.v1.Event.read:type_name -> mamlog.log.v1.ArchiveRead
-	0,  // 7: mamlog.log.v1.MessageArchived.direction:type_name -> mamlog.log.v1.Direction
-	1,  // 8: mamlog.log.v1.MessageArchived.reason:type_name -> mamlog.log.v1.Reason
-	2,  // 9: mamlog.log.v1.Preferences.default:type_name -> mamlog.log.v1.Default
-	7,  // 10: mamlog.log.v1.PreferencesChanged.before:type_name -> mamlog.log.v1.Preferences
-	7,  // 11: mamlog.log.v1.PreferencesChanged.after:type_name -> mamlog.log.v1.Preferences
-	3,  // 12: mamlog.log.v1.PreferencesChanged.cause:type_name -> mamlog.log.v1.Cause
-	2,  // 13: mamlog.log.v1.Policy.default:type_name -> mamlog.log.v1.Default
-	9,  // 14: mamlog.log.v1.PolicyChanged.before:type_name -> mamlog.log.v1.Policy
-	9,  // 15: mamlog.log.v1.PolicyChanged.after:type_name -> mamlog.log.v1.Policy
-	17, // 16: mamlog.log.v1.Credentials.scram:type_name -> mamlog.log.v1.Credentials.Scram
-	11, // 17: mamlog.log.v1.AccountChanged.credentials:type_name -> mamlog.log.v1.Credentials
-	4,  // 18: mamlog.log.v1.RosterItem.subscription:type_name -> mamlog.log.v1.Subscription
-	13, // 19: mamlog.log.v1.RosterChanged.item:type_name -> mamlog.log.v1.RosterItem
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 7: mamlog.log.v1.Event.imported:type_name -> mamlog.log.v1.Imported
+	0,  // 8: mamlog.log.v1.MessageArchived.direction:type_name -> mamlog.log.v1.Direction
+	1,  // 9: mamlog.log.v1.MessageArchived.reason:type_name -> mamlog.log.v1.Reason
+	2,  // 10: mamlog.log.v1.Preferences.default:type_name -> mamlog.log.v1.Default
+	7,  // 11: mamlog.log.v1.PreferencesChanged.before:type_name -> mamlog.log.v1.Preferences
+	7,  // 12: mamlog.log.v1.PreferencesChanged.after:type_name -> mamlog.log.v1.Preferences
+	3,  // 13: mamlog.log.v1.PreferencesChanged.cause:type_name -> mamlog.log.v1.Cause
+	2,  // 14: mamlog.log.v1.Policy.default:type_name -> mamlog.log.v1.Default
+	9,  // 15: mamlog.log.v1.PolicyChanged.before:type_name -> mamlog.log.v1.Policy
+	9,  // 16: mamlog.log.v1.PolicyChanged.after:type_name -> mamlog.log.v1.Policy
+	18, // 17: mamlog.log.v1.Credentials.scram:type_name -> mamlog.log.v1.Credentials.Scram
+	11, // 18: mamlog.log.v1.AccountChanged.credentials:type_name -> mamlog.log.v1.Credentials
+	4,  // 19: mamlog.log.v1.RosterItem.subscription:type_name -> mamlog.log.v1.Subscription
+	13, // 20: mamlog.log.v1.RosterChanged.item:type_name -> mamlog.log.v1.RosterItem
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_log_event_proto_init() }
@@ -1568,6 +1656,7 @@ func file_log_event_proto_init() {
 		(*Event_Roster)(nil),
 		(*Event_Expired)(nil),
 		(*Event_Read)(nil),
+		(*Event_Imported)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1575,7 +1664,7 @@ func file_log_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_event_proto_rawDesc), len(file_log_event_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -40,6 +40,10 @@ type Record struct {
 	ID    ulid.ULID
 	Class Class
 	Event *Event
+
+	// Stored is the event as its bytes are in the store, of the class Audit only:
+	// the audit tree is made of these. Not to be changed.
+	Stored []byte
 }
 
 // Time is when the record was appended, in whole milliseconds.
@@ -85,7 +89,8 @@ type Log struct {
 	oldestGen atomic.Uint32  // generations below it are deleted
 	expiring  sync.Mutex     // held while an expiry is under way
 
-	followers []Follower // set before the first append, read by deliver
+	strays    []ulid.ULID // set by load, see Strays
+	followers []Follower  // set before the first append, read by deliver
 	durable   atomic.Pointer[ulid.ULID]
 	queued    atomic.Int64 // bytes
 	stats     struct{ records, commits, bytes, duplicates atomic.Uint64 }
@@ -173,8 +178,33 @@ func (l *Log) load() error {
 	}
 	l.clock.Observe(last)
 	l.durable.Store(&last)
+	if err := l.findStrays(last); err != nil {
+		return err
+	}
 	return l.loadClasses()
 }
+
+// maxStrays bounds how many are looked for.
+const maxStrays = 100
+
+// findStrays looks for audit records behind the last that was committed. What a
+// crash leaves is never among them: last is written with the records.
+func (l *Log) findStrays(last ulid.ULID) error {
+	it, err := l.db.NewIter(&pebble.IterOptions{
+		LowerBound: append(recordKey(Audit, last), 0), UpperBound: recordKey(Audit+1, ulid.ULID{}),
+	})
+	if err != nil {
+		return err
+	}
+	for it.First(); it.Valid() && len(l.strays) < maxStrays; it.Next() {
+		l.strays = append(l.strays, recordID(it.Key()))
+	}
+	return it.Close()
+}
+
+// Strays are audit records that lay behind the end of the log when it was opened,
+// where something else than this log must have put them: the first hundred.
+func (l *Log) Strays() []ulid.ULID { return l.strays }
 
 // get returns a copy of the value at key.
 func (l *Log) get(key []byte) ([]byte, error) {

@@ -127,7 +127,39 @@ func decodeRecord(key, value []byte) (Record, error) {
 	if err := proto.Unmarshal(value, r.Event); err != nil {
 		return Record{}, fmt.Errorf("record %s: %w", r.ID, err)
 	}
+	if r.Class == Audit {
+		r.Stored = bytes.Clone(value)
+	}
 	return r, nil
+}
+
+// ScanAudit is Scan for the records of the class Audit alone: it does not step
+// over those of others.
+func (l *Log) ScanAudit(after ulid.ULID) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		it, err := l.db.NewIter(&pebble.IterOptions{
+			LowerBound: append(recordKey(Audit, after), 0),
+			UpperBound: append(recordKey(Audit, l.Last()), 0),
+		})
+		if err != nil {
+			yield(Record{}, fmt.Errorf("scan the log: %w", err))
+			return
+		}
+		defer it.Close()
+		for it.First(); it.Valid(); it.Next() {
+			r, err := decodeRecord(it.Key(), it.Value())
+			if err != nil {
+				yield(Record{}, fmt.Errorf("scan the log: %w", err))
+				return
+			}
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if err := it.Error(); err != nil {
+			yield(Record{}, fmt.Errorf("scan the log: %w", err))
+		}
+	}
 }
 
 // Get returns the record with that class and id; ok is false if there is none.

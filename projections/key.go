@@ -21,6 +21,8 @@ import (
 //	account       0x23 | host 00 localpart                              → Credentials
 //	roster item   0x24 | owner 00 contact                               → RosterItem
 //	deleted       0x25 | owner                                          → ulid of the account's or room's deletion
+//	tree          0x30 | index uint64                                   → hash of the audit tree, as tlog.StoredHashIndex counts them
+//	leaf          0x31 | n uint64                                       → ulid of the audit record that is leaf n
 //
 // The ulid of a message row is its archive id: that of the log's record, or for
 // an import the one that the event names. Its bits are inverted, so that the
@@ -43,6 +45,8 @@ const (
 	kindAccount     byte = 0x23
 	kindRoster      byte = 0x24
 	kindDeleted     byte = 0x25
+	kindTree        byte = 0x30
+	kindLeaf        byte = 0x31
 
 	partMessage      byte = 1
 	partConversation byte = 2

@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,8 +13,10 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/mod/sumdb/tlog"
 	"pgregory.net/rapid"
 
+	"mamlog/audit"
 	"mamlog/log"
 )
 
@@ -26,6 +29,7 @@ type model struct {
 	history  map[string]int
 	accounts map[string]bool
 	roster   map[string]bool // "owner contact"
+	audit    []tlog.Hash     // leaves
 }
 
 func newModel() *model {
@@ -169,7 +173,32 @@ func (m *machine) append(e *log.Event, c log.Class) ulid.ULID {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.leaf(ids[0])
 	return ids[0]
+}
+
+// leaf adds an audit record to the model's tree, which is all its leaves.
+func (m *machine) leaf(id ulid.ULID) {
+	r, ok, err := m.log.Get(log.Audit, id)
+	if err != nil || !ok {
+		m.t.Fatalf("audit record %s: %v, %v", id, ok, err)
+	}
+	m.model.audit = append(m.model.audit, audit.LeafHash(id, audit.EventSum(r.Stored)))
+}
+
+// merkle is the root over leaves as RFC 6962 section 2.1 defines it.
+func merkle(leaves []tlog.Hash) tlog.Hash {
+	switch len(leaves) {
+	case 0:
+		return sha256.Sum256(nil)
+	case 1:
+		return leaves[0]
+	}
+	k := 1
+	for 2*k < len(leaves) {
+		k *= 2
+	}
+	return tlog.NodeHash(merkle(leaves[:k]), merkle(leaves[k:]))
 }
 
 func (m *machine) Message(t *rapid.T) {
@@ -287,8 +316,12 @@ func (m *machine) AccountAndRoster(t *rapid.T) {
 
 func (m *machine) Expire(t *rapid.T) {
 	cut := m.store.ExpiryCut(m.class, m.clock.Now().Add(-time.Duration(rapid.IntRange(0, 5).Draw(t, "hours"))*time.Hour))
-	if _, err := m.log.Expire(context.Background(), m.class, cut); err != nil {
+	deleted, err := m.log.Expire(context.Background(), m.class, cut)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if deleted {
+		m.leaf(m.log.Last())
 	}
 	m.model.messages = slices.DeleteFunc(m.model.messages, func(r Row) bool {
 		old := log.IDTime(r.ID).Before(cut)
@@ -397,6 +430,10 @@ func describePage(p Page) string {
 }
 
 func (m *machine) State(t *rapid.T) {
+	head, err := audit.HeadOf("h", m.store.AuditTree())
+	if err != nil || head.Size != int64(len(m.model.audit)) || head.Root != merkle(m.model.audit) {
+		t.Fatalf("audit tree: %v, %v; want %d leaves under %v", head, err, len(m.model.audit), merkle(m.model.audit))
+	}
 	for _, o := range owners {
 		p, _, err := m.store.Preferences(o)
 		if err != nil || (p == nil) != (m.model.prefs[o] == nil) || p.GetDefault() != m.model.prefs[o].GetDefault() {

@@ -3,6 +3,7 @@ package projections
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"mamlog/log"
 )
@@ -102,6 +104,10 @@ type CheckReport struct {
 	Rows        int      // compared
 	Differences int      // rows that are wrong, missing or too many
 	Problems    []string // the first hundred differences, in words
+
+	// Tampered is how many of the differences are between the log and the audit
+	// tree that was made of it: its audit records were changed since.
+	Tampered int
 }
 
 const maxProblems = 100
@@ -160,7 +166,19 @@ func (s *Store) Check(ctx context.Context, progress func(records int)) (report C
 	if err := flush(); err != nil {
 		return report, err
 	}
+	if strays := s.log.Strays(); len(strays) > 0 {
+		report.Tampered += len(strays)
+		for _, id := range strays {
+			report.differ("record %s: it lies behind the end of the log, and the log did not write it", id)
+		}
+	}
 	return report, compare(ctx, &report, live, fresh.db)
+}
+
+func (r *CheckReport) differ(format string, args ...any) {
+	if r.Differences++; len(r.Problems) < maxProblems {
+		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+	}
 }
 
 // compare counts the rows in which the two differ; meta rows apart, which don't
@@ -177,10 +195,11 @@ func compare(ctx context.Context, report *CheckReport, live, want pebble.Reader)
 		return err
 	}
 	defer w.Close()
-	differ := func(format string, args ...any) {
-		if report.Differences++; len(report.Problems) < maxProblems {
-			report.Problems = append(report.Problems, fmt.Sprintf(format, args...))
+	differ := func(what string, key []byte) {
+		if key[0] == kindTree || key[0] == kindLeaf {
+			report.Tampered++
 		}
+		report.differ("%s: %s", describe(key), what)
 	}
 	l.First()
 	w.First()
@@ -199,14 +218,14 @@ func compare(ctx context.Context, report *CheckReport, live, want pebble.Reader)
 		}
 		switch {
 		case order < 0:
-			differ("%s: the log knows of no such row", describe(l.Key()))
+			differ("the log knows of no such row", l.Key())
 			l.Next()
 		case order > 0:
-			differ("%s: the row is missing", describe(w.Key()))
+			differ("the row is missing", w.Key())
 			w.Next()
 		default:
 			if !bytes.Equal(l.Value(), w.Value()) {
-				differ("%s: the row does not say what the log says", describe(l.Key()))
+				differ("the row does not say what the log says", l.Key())
 			}
 			l.Next()
 			w.Next()
@@ -238,6 +257,14 @@ func describe(key []byte) string {
 		return "account of host " + owned(key[1:])
 	case key[0] == kindRoster:
 		return "roster item of " + owned(key[1:])
+	case key[0] == kindLeaf && len(key) == 9:
+		return fmt.Sprintf("audit record %d", binary.BigEndian.Uint64(key[1:]))
+	case key[0] == kindTree && len(key) == 9:
+		level, n := tlog.SplitStoredHashIndex(int64(binary.BigEndian.Uint64(key[1:])))
+		if level == 0 {
+			return fmt.Sprintf("hash of audit record %d", n)
+		}
+		return fmt.Sprintf("hash of audit records %d to %d", n<<level, (n+1)<<level-1)
 	}
 	return fmt.Sprintf("row %x", key)
 }

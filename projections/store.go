@@ -19,6 +19,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"mamlog/log"
 )
@@ -73,6 +74,7 @@ type rows struct {
 	spanMu sync.RWMutex
 	widths map[log.Class]width
 	spans  map[log.Class]span // which buckets may hold something
+	leaves int64              // of the audit tree
 }
 
 type span struct{ first, last uint32 }
@@ -250,7 +252,7 @@ func (r *rows) load(s *Store) (why string, err error) {
 			return "", err
 		}
 	}
-	return "", nil
+	return "", r.loadLeaves()
 }
 
 func (r *rows) loadSpan(c log.Class) error {
@@ -372,7 +374,7 @@ func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error
 func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err error) {
 	b := r.db.NewBatch()
 	defer b.Close()
-	w := &writer{rows: r, store: s, batch: b}
+	w := &writer{rows: r, store: s, batch: b, leaves: r.leaves}
 	position := r.position
 	for _, rec := range records {
 		if rec.ID.Compare(position) <= 0 {
@@ -397,6 +399,7 @@ func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err 
 		r.tops.forget() // what queries have noted meanwhile
 	}
 	r.position = position
+	r.grow(w.leaves)
 	if len(w.expired) > 0 {
 		r.narrowSpans(w.expired)
 		r.ordinals = ordinals{} // those of the buckets that are gone among them
@@ -413,10 +416,17 @@ type writer struct {
 	changed []string           // owners of changed preferences
 	touched map[log.Class]span // buckets written to
 	expired map[log.Class]uint32
-	others  bool // there were other events than messages
+	others  bool                // there were other events than messages
+	leaves  int64               // of the audit tree, those of this batch among them
+	hashes  map[int64]tlog.Hash // of the audit tree, of this batch
 }
 
 func (w *writer) fold(rec log.Record) error {
+	if rec.Class == log.Audit {
+		if err := w.leaf(rec); err != nil {
+			return err
+		}
+	}
 	switch e := rec.Event.GetKind().(type) {
 	case *log.Event_Message:
 		return w.message(rec, e.Message)
@@ -433,8 +443,8 @@ func (w *writer) fold(rec log.Record) error {
 		return w.roster(e.Roster)
 	case *log.Event_Expired:
 		return w.expire(e.Expired)
-	case *log.Event_Read:
-		return nil // kept in the log alone
+	case *log.Event_Read, *log.Event_Imported:
+		return nil // kept in the log and in the audit tree alone
 	}
 	return fmt.Errorf("a kind of event that this version does not know: use a newer mamlog")
 }
@@ -453,6 +463,13 @@ func (r *rows) widenSpans(touched map[log.Class]span) (old bool) {
 		old = old || t.first < all.last
 	}
 	return old
+}
+
+// grow shows readers the leaves that were committed.
+func (r *rows) grow(leaves int64) {
+	r.spanMu.Lock()
+	defer r.spanMu.Unlock()
+	r.leaves = leaves
 }
 
 func (r *rows) narrowSpans(expired map[log.Class]uint32) {

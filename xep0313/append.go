@@ -3,7 +3,9 @@ package xep0313
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
@@ -82,6 +84,12 @@ func (a *Archive) Append(sides []Side, done func([]Outcome)) error {
 				}
 			}
 			p.entries, p.at = append(p.entries, e), append(p.at, at[n])
+		}
+	}
+	if len(b.imports) > 0 {
+		if err := b.accountImports(); err != nil {
+			a.imports.release(b.imports)
+			return err
 		}
 	}
 	return b.queue()
@@ -210,6 +218,41 @@ func (b *batch) part(l *log.Log) *part {
 		n, b.parts = len(b.parts), append(b.parts, &part{log: l})
 	}
 	return b.parts[n]
+}
+
+// accountImports adds to each part how many messages it imports into whose
+// archive. The owners' stripes are held for writing, so nobody else imports into
+// these meanwhile.
+func (b *batch) accountImports() error {
+	for _, p := range b.parts {
+		counts := make(map[string]uint32)
+		counted := make(map[string]bool)
+		for _, e := range p.entries {
+			m := e.Event.GetMessage()
+			if m.GetReason() != log.Reason_REASON_IMPORT {
+				continue
+			}
+			if e.OnceKey != "" {
+				_, known, err := p.log.Appended(e.OnceOwner, e.OnceKey)
+				if err != nil {
+					return err
+				}
+				key := e.OnceOwner + "\x00" + e.OnceKey
+				if known || counted[key] {
+					continue // it is in the archive already
+				}
+				counted[key] = true
+			}
+			counts[m.GetOwner()]++
+		}
+		for _, owner := range slices.Sorted(maps.Keys(counts)) {
+			_, host, _ := strings.Cut(owner, "@") // nobody else may import into it
+			p.entries = append(p.entries, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Imported{
+				Imported: &log.Imported{Owner: owner, Actor: host, Messages: counts[owner]},
+			}}})
+		}
+	}
+	return nil
 }
 
 // queue appends the parts.

@@ -202,8 +202,9 @@ func (a *Archive) all(h *host, owner string) (q projections.Query, err error) {
 	return q, err
 }
 
-// NoteRead records, durably, that actor reads owner's archive; query tells the
-// bounds. Whoever reads an archive that isn't theirs must call it before.
+// NoteRead records, durably, that actor reads owner's archive, preferences or
+// history (with the zero JID everybody's); query tells which and the bounds.
+// Whoever reads what isn't theirs must call it before.
 func (a *Archive) NoteRead(ctx context.Context, owner jid.JID, actor, query string) error {
 	_, err := a.log.AppendWait(ctx, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Read{
 		Read: &log.ArchiveRead{Owner: owner.Bare().String(), Actor: actor, Query: query},

@@ -207,6 +207,9 @@ func TestWhatIsImported(t *testing.T) {
 	}
 	n := 0
 	for r, err := range f.hosts["test.example"].Log.Scan(zeroID) {
+		if r.Class == log.Audit {
+			continue // TestImportsAreAccountedFor
+		}
 		if m := r.Event.GetMessage(); err != nil || m.GetReason() != log.Reason_REASON_IMPORT || len(m.GetDecidedBy()) != 0 || m.GetSentUnixMs() != 0 {
 			t.Errorf("%v, %v", r, err)
 		}
@@ -316,6 +319,9 @@ func TestImportsOfSeveralAtOnce(t *testing.T) {
 	var last ulid.ULID
 	n := 0
 	for r, err := range f.hosts["test.example"].Log.Scan(zeroID) {
+		if r.Class == log.Audit {
+			continue
+		}
 		if id := r.ArchiveID(); err != nil || id.Compare(last) <= 0 {
 			t.Fatalf("%s is behind %s; %v", id, last, err)
 		}
@@ -324,5 +330,27 @@ func TestImportsOfSeveralAtOnce(t *testing.T) {
 	}
 	if n != workers*batches*each {
 		t.Errorf("%d messages", n)
+	}
+}
+
+// TestImportsAreAccountedFor: with every import goes an audit record that counts
+// what is new of it, in the same commit; other messages leave none.
+func TestImportsAreAccountedFor(t *testing.T) {
+	f := newFixture(t, DefaultOptions(), atNoon)
+	f.one(f.side(in, "nurse@test.example", romeo, "live"))
+	f.append(f.imported(3*time.Hour, "1"), f.imported(2*time.Hour, "2"), f.imported(2*time.Hour, "2"), f.side(in, "nurse@test.example", romeo, "beside"))
+	f.append(f.imported(2*time.Hour, "2"))                             // all of it repeated
+	f.append(f.imported(2*time.Hour, "2"), f.imported(time.Hour, "3")) // and in part
+	var got []string
+	for r, err := range f.hosts["test.example"].Log.ScanAudit(ulid.ULID{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := r.Event.GetImported()
+		got = append(got, fmt.Sprint(i.GetOwner(), " ", i.GetActor(), " ", i.GetMessages()))
+	}
+	want := []string{"juliet@test.example test.example 2", "juliet@test.example test.example 1"}
+	if !slices.Equal(got, want) || f.archived("juliet@test.example") != 3 {
+		t.Errorf("got %q and %d messages, want %q and 3", got, f.archived("juliet@test.example"), want)
 	}
 }

@@ -12,30 +12,46 @@ import (
 	"mamlog/xep0313/stanza"
 )
 
-// allows tells whether messages with the peer are archived (XEP-0441 section 2.5).
-// The most telling entry decides: one with the resource before one without, and
-// where both lists have it, never.
-func allows(p *log.Preferences, s *side) (bool, error) {
-	full, bare := s.Peer.String(), s.Peer.Bare().String()
-	for _, j := range []string{full, bare} {
+// Verdict is what preferences say about messages with one peer.
+type Verdict struct {
+	Keep      bool   // archived
+	Entry     string // which is the entry of a list that says so; "": the default does
+	IfContact bool   // archived if the peer is a contact of the owner's; Keep is not set
+}
+
+// Judge tells what p says about messages between owner, a bare JID, and peer
+// (XEP-0441 section 2.5). The most telling entry decides: one with the resource
+// before one without, and where both lists have it, never.
+func Judge(p *log.Preferences, owner string, peer jid.JID) Verdict {
+	full, bare := peer.String(), peer.Bare().String()
+	for _, j := range [...]string{full, bare} {
 		if _, ok := slices.BinarySearch(p.GetNever(), j); ok {
-			return false, nil
+			return Verdict{Entry: j}
 		}
 		if _, ok := slices.BinarySearch(p.GetAlways(), j); ok {
-			return true, nil
+			return Verdict{Keep: true, Entry: j}
 		}
 	}
 	switch p.GetDefault() {
 	case log.Default_DEFAULT_ALWAYS:
-		return true, nil
+		return Verdict{Keep: true}
 	case log.Default_DEFAULT_ROSTER:
 		// One's own account counts as a contact: notes to oneself are kept.
-		if bare == s.owner || s.contacts == nil {
-			return bare == s.owner || s.Contact, nil
-		}
-		return s.contacts.HasContact(s.owner, bare)
+		return Verdict{Keep: bare == owner, IfContact: bare != owner}
 	}
-	return false, nil
+	return Verdict{}
+}
+
+// allows tells whether messages with the peer are archived.
+func allows(p *log.Preferences, s *side) (bool, error) {
+	v := Judge(p, s.owner, s.Peer)
+	switch {
+	case !v.IfContact:
+		return v.Keep, nil
+	case s.contacts == nil:
+		return s.Contact, nil
+	}
+	return s.contacts.HasContact(s.owner, s.Peer.Bare().String())
 }
 
 // Preferences returns what is in force for owner and the event that decided it:

@@ -26,6 +26,119 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Verdict int32
+
+const (
+	Verdict_VERDICT_UNSPECIFIED  Verdict = 0
+	Verdict_VERDICT_ARCHIVED     Verdict = 1
+	Verdict_VERDICT_NOT_ARCHIVED Verdict = 2
+	Verdict_VERDICT_IF_CONTACT   Verdict = 3 // whether the peer was one is not known here
+)
+
+// Enum value maps for Verdict.
+var (
+	Verdict_name = map[int32]string{
+		0: "VERDICT_UNSPECIFIED",
+		1: "VERDICT_ARCHIVED",
+		2: "VERDICT_NOT_ARCHIVED",
+		3: "VERDICT_IF_CONTACT",
+	}
+	Verdict_value = map[string]int32{
+		"VERDICT_UNSPECIFIED":  0,
+		"VERDICT_ARCHIVED":     1,
+		"VERDICT_NOT_ARCHIVED": 2,
+		"VERDICT_IF_CONTACT":   3,
+	}
+)
+
+func (x Verdict) Enum() *Verdict {
+	p := new(Verdict)
+	*p = x
+	return p
+}
+
+func (x Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_admin_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (Verdict) Type() protoreflect.EnumType {
+	return &file_admin_v1_admin_proto_enumTypes[0]
+}
+
+func (x Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Verdict.Descriptor instead.
+func (Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+type Rule int32
+
+const (
+	Rule_RULE_UNSPECIFIED  Rule = 0
+	Rule_RULE_ALWAYS       Rule = 1 // an entry of the list always
+	Rule_RULE_NEVER        Rule = 2 // an entry of the list never
+	Rule_RULE_DEFAULT      Rule = 3 // no list names the peer
+	Rule_RULE_CONTACT      Rule = 4 // the default is roster, and the peer was a contact, or wasn't
+	Rule_RULE_SELF         Rule = 5 // the default is roster, and one's own account counts as a contact
+	Rule_RULE_SMART_ENABLE Rule = 6 // the archive was not used yet
+)
+
+// Enum value maps for Rule.
+var (
+	Rule_name = map[int32]string{
+		0: "RULE_UNSPECIFIED",
+		1: "RULE_ALWAYS",
+		2: "RULE_NEVER",
+		3: "RULE_DEFAULT",
+		4: "RULE_CONTACT",
+		5: "RULE_SELF",
+		6: "RULE_SMART_ENABLE",
+	}
+	Rule_value = map[string]int32{
+		"RULE_UNSPECIFIED":  0,
+		"RULE_ALWAYS":       1,
+		"RULE_NEVER":        2,
+		"RULE_DEFAULT":      3,
+		"RULE_CONTACT":      4,
+		"RULE_SELF":         5,
+		"RULE_SMART_ENABLE": 6,
+	}
+)
+
+func (x Rule) Enum() *Rule {
+	p := new(Rule)
+	*p = x
+	return p
+}
+
+func (x Rule) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rule) Descriptor() protoreflect.EnumDescriptor {
+	return file_admin_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (Rule) Type() protoreflect.EnumType {
+	return &file_admin_v1_admin_proto_enumTypes[1]
+}
+
+func (x Rule) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rule.Descriptor instead.
+func (Rule) EnumDescriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
+
 type LinkState int32
 
 const (
@@ -62,11 +175,11 @@ func (x LinkState) String() string {
 }
 
 func (LinkState) Descriptor() protoreflect.EnumDescriptor {
-	return file_admin_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_admin_v1_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (LinkState) Type() protoreflect.EnumType {
-	return &file_admin_v1_admin_proto_enumTypes[0]
+	return &file_admin_v1_admin_proto_enumTypes[2]
 }
 
 func (x LinkState) Number() protoreflect.EnumNumber {
@@ -75,7 +188,7 @@ func (x LinkState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LinkState.Descriptor instead.
 func (LinkState) EnumDescriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{2}
 }
 
 type AddUserRequest struct {
@@ -1207,6 +1320,836 @@ func (*HistoryEntry_Preferences) isHistoryEntry_Change() {}
 
 func (*HistoryEntry_Policy) isHistoryEntry_Change() {}
 
+type ExplainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // archive id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ExplainRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ExplainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	With          string                 `protobuf:"bytes,3,opt,name=with,proto3" json:"with,omitempty"`
+	Direction     log.Direction          `protobuf:"varint,4,opt,name=direction,proto3,enum=mamlog.log.v1.Direction" json:"direction,omitempty"`
+	Reason        log.Reason             `protobuf:"varint,5,opt,name=reason,proto3,enum=mamlog.log.v1.Reason" json:"reason,omitempty"`
+	DecidedBy     string                 `protobuf:"bytes,6,opt,name=decided_by,json=decidedBy,proto3" json:"decided_by,omitempty"` // the id of the event in force; empty for an import
+	Decision      *Decision              `protobuf:"bytes,7,opt,name=decision,proto3" json:"decision,omitempty"`                    // absent for an import and in a room, or where that event isn't known any more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ExplainResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetWith() string {
+	if x != nil {
+		return x.With
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetDirection() log.Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return log.Direction(0)
+}
+
+func (x *ExplainResponse) GetReason() log.Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return log.Reason(0)
+}
+
+func (x *ExplainResponse) GetDecidedBy() string {
+	if x != nil {
+		return x.DecidedBy
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetDecision() *Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+type DecideRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"` // bare or full JID
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`     // absent: now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideRequest) Reset() {
+	*x = DecideRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideRequest) ProtoMessage() {}
+
+func (x *DecideRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
+func (*DecideRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DecideRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *DecideRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *DecideRequest) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+type DecideResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Decision      *Decision              `protobuf:"bytes,1,opt,name=decision,proto3" json:"decision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideResponse) Reset() {
+	*x = DecideResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideResponse) ProtoMessage() {}
+
+func (x *DecideResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideResponse.ProtoReflect.Descriptor instead.
+func (*DecideResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DecideResponse) GetDecision() *Decision {
+	if x != nil {
+		return x.Decision
+	}
+	return nil
+}
+
+// Decision is what the preferences in force say about messages with one peer. The
+// rules of XEP-0313 about what is worth archiving come before it.
+type Decision struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Verdict Verdict                `protobuf:"varint,1,opt,name=verdict,proto3,enum=mamlog.admin.v1.Verdict" json:"verdict,omitempty"`
+	Rule    Rule                   `protobuf:"varint,2,opt,name=rule,proto3,enum=mamlog.admin.v1.Rule" json:"rule,omitempty"`
+	Entry   string                 `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"` // of the list
+	InForce *PreferencesInForce    `protobuf:"bytes,4,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// With RULE_CONTACT, where the roster is kept here: the event that made the peer
+	// what it was to the owner. Absent: none ever did.
+	ContactEvent  string                 `protobuf:"bytes,5,opt,name=contact_event,json=contactEvent,proto3" json:"contact_event,omitempty"`
+	ContactSince  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=contact_since,json=contactSince,proto3" json:"contact_since,omitempty"`
+	RosterHere    bool                   `protobuf:"varint,7,opt,name=roster_here,json=rosterHere,proto3" json:"roster_here,omitempty"` // false: the roster is the attached server's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Decision) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *Decision) GetRule() Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return Rule_RULE_UNSPECIFIED
+}
+
+func (x *Decision) GetEntry() string {
+	if x != nil {
+		return x.Entry
+	}
+	return ""
+}
+
+func (x *Decision) GetInForce() *PreferencesInForce {
+	if x != nil {
+		return x.InForce
+	}
+	return nil
+}
+
+func (x *Decision) GetContactEvent() string {
+	if x != nil {
+		return x.ContactEvent
+	}
+	return ""
+}
+
+func (x *Decision) GetContactSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ContactSince
+	}
+	return nil
+}
+
+func (x *Decision) GetRosterHere() bool {
+	if x != nil {
+		return x.RosterHere
+	}
+	return false
+}
+
+type ListAuditRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only records that everything given matches.
+	Store         string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"` // JID or host that the record is about
+	Actor         string                 `protobuf:"bytes,3,opt,name=actor,proto3" json:"actor,omitempty"` // as the record has it; a bare JID for all of its devices
+	Kinds         []string               `protobuf:"bytes,4,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"` // inclusive
+	Until         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"` // inclusive
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditRequest) Reset() {
+	*x = ListAuditRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditRequest) ProtoMessage() {}
+
+func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
+func (*ListAuditRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListAuditRequest) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *ListAuditRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListAuditRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListAuditRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+type ListAuditResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*AuditEntry          `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuditResponse) Reset() {
+	*x = ListAuditResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuditResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuditResponse) ProtoMessage() {}
+
+func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
+func (*ListAuditResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListAuditResponse) GetEntries() []*AuditEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// AuditEntry is one record of the audit class.
+type AuditEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	Store         string                 `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`   // the name of the event's field in mamlog.log.v1.Event
+	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"` // JID or host that it is about; may be empty
+	Actor         string                 `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"` // empty: mamlog itself
+	Event         *log.Event             `protobuf:"bytes,7,opt,name=event,proto3" json:"event,omitempty"` // without what verifies a password
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditEntry) Reset() {
+	*x = AuditEntry{}
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditEntry) ProtoMessage() {}
+
+func (x *AuditEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
+func (*AuditEntry) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AuditEntry) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AuditEntry) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *AuditEntry) GetEvent() *log.Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+type SignCheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignCheckpointRequest) Reset() {
+	*x = SignCheckpointRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignCheckpointRequest) ProtoMessage() {}
+
+func (x *SignCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*SignCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+type SignCheckpointResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoint    []byte                 `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // a signed note
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`               // which verifies it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignCheckpointResponse) Reset() {
+	*x = SignCheckpointResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignCheckpointResponse) ProtoMessage() {}
+
+func (x *SignCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*SignCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SignCheckpointResponse) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+func (x *SignCheckpointResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type ProveInclusionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveInclusionRequest) Reset() {
+	*x = ProveInclusionRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveInclusionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveInclusionRequest) ProtoMessage() {}
+
+func (x *ProveInclusionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveInclusionRequest.ProtoReflect.Descriptor instead.
+func (*ProveInclusionRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ProveInclusionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ProveInclusionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proof         []byte                 `protobuf:"bytes,1,opt,name=proof,proto3" json:"proof,omitempty"` // JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveInclusionResponse) Reset() {
+	*x = ProveInclusionResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveInclusionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveInclusionResponse) ProtoMessage() {}
+
+func (x *ProveInclusionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveInclusionResponse.ProtoReflect.Descriptor instead.
+func (*ProveInclusionResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ProveInclusionResponse) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type ProveConsistencyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // the older checkpoint: a signed note
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveConsistencyRequest) Reset() {
+	*x = ProveConsistencyRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveConsistencyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveConsistencyRequest) ProtoMessage() {}
+
+func (x *ProveConsistencyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveConsistencyRequest.ProtoReflect.Descriptor instead.
+func (*ProveConsistencyRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ProveConsistencyRequest) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+type ProveConsistencyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proof         []byte                 `protobuf:"bytes,1,opt,name=proof,proto3" json:"proof,omitempty"` // JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveConsistencyResponse) Reset() {
+	*x = ProveConsistencyResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveConsistencyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveConsistencyResponse) ProtoMessage() {}
+
+func (x *ProveConsistencyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveConsistencyResponse.ProtoReflect.Descriptor instead.
+func (*ProveConsistencyResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ProveConsistencyResponse) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
 type ListLinksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1215,7 +2158,7 @@ type ListLinksRequest struct {
 
 func (x *ListLinksRequest) Reset() {
 	*x = ListLinksRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +2170,7 @@ func (x *ListLinksRequest) String() string {
 func (*ListLinksRequest) ProtoMessage() {}
 
 func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +2183,7 @@ func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListLinksRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 type ListLinksResponse struct {
@@ -1252,7 +2195,7 @@ type ListLinksResponse struct {
 
 func (x *ListLinksResponse) Reset() {
 	*x = ListLinksResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +2207,7 @@ func (x *ListLinksResponse) String() string {
 func (*ListLinksResponse) ProtoMessage() {}
 
 func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +2220,7 @@ func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListLinksResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListLinksResponse) GetLinks() []*Link {
@@ -1309,7 +2252,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +2264,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +2277,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Link) GetServer() string {
@@ -1454,7 +2397,7 @@ type LinkedHost struct {
 
 func (x *LinkedHost) Reset() {
 	*x = LinkedHost{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +2409,7 @@ func (x *LinkedHost) String() string {
 func (*LinkedHost) ProtoMessage() {}
 
 func (x *LinkedHost) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +2422,7 @@ func (x *LinkedHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkedHost.ProtoReflect.Descriptor instead.
 func (*LinkedHost) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LinkedHost) GetName() string {
@@ -1561,7 +2504,7 @@ type RebuildRequest struct {
 
 func (x *RebuildRequest) Reset() {
 	*x = RebuildRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +2516,7 @@ func (x *RebuildRequest) String() string {
 func (*RebuildRequest) ProtoMessage() {}
 
 func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +2529,7 @@ func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
 func (*RebuildRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RebuildRequest) GetStore() string {
@@ -1607,7 +2550,7 @@ type RebuildResponse struct {
 
 func (x *RebuildResponse) Reset() {
 	*x = RebuildResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +2562,7 @@ func (x *RebuildResponse) String() string {
 func (*RebuildResponse) ProtoMessage() {}
 
 func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +2575,7 @@ func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
 func (*RebuildResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RebuildResponse) GetStore() string {
@@ -1665,7 +2608,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +2620,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +2633,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CheckRequest) GetStore() string {
@@ -1705,17 +2648,20 @@ type CheckResponse struct {
 	Store   string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
 	Records uint64                 `protobuf:"varint,2,opt,name=records,proto3" json:"records,omitempty"` // compared until now
 	// With the last message of each store:
-	Done          bool     `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
-	Rows          uint64   `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
-	Differences   uint64   `protobuf:"varint,5,opt,name=differences,proto3" json:"differences,omitempty"`
-	Problems      []string `protobuf:"bytes,6,rep,name=problems,proto3" json:"problems,omitempty"` // the first of them, in words
+	Done        bool     `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	Rows        uint64   `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
+	Differences uint64   `protobuf:"varint,5,opt,name=differences,proto3" json:"differences,omitempty"`
+	Problems    []string `protobuf:"bytes,6,rep,name=problems,proto3" json:"problems,omitempty"` // the first of them, in words
+	// Differences between the log and what vouches for its audit records, the tree
+	// made of them and signed checkpoints: the log was changed.
+	Tampered      uint64 `protobuf:"varint,20,opt,name=tampered,proto3" json:"tampered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +2673,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +2686,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CheckResponse) GetStore() string {
@@ -1783,6 +2729,13 @@ func (x *CheckResponse) GetProblems() []string {
 		return x.Problems
 	}
 	return nil
+}
+
+func (x *CheckResponse) GetTampered() uint64 {
+	if x != nil {
+		return x.Tampered
+	}
+	return 0
 }
 
 var File_admin_v1_admin_proto protoreflect.FileDescriptor
@@ -1859,7 +2812,66 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12E\n" +
 	"\vpreferences\x18\x03 \x01(\v2!.mamlog.log.v1.PreferencesChangedH\x00R\vpreferences\x126\n" +
 	"\x06policy\x18\x04 \x01(\v2\x1c.mamlog.log.v1.PolicyChangedH\x00R\x06policyB\b\n" +
-	"\x06change\"\x12\n" +
+	"\x06change\"6\n" +
+	"\x0eExplainRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\xa2\x02\n" +
+	"\x0fExplainResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04with\x18\x03 \x01(\tR\x04with\x126\n" +
+	"\tdirection\x18\x04 \x01(\x0e2\x18.mamlog.log.v1.DirectionR\tdirection\x12-\n" +
+	"\x06reason\x18\x05 \x01(\x0e2\x15.mamlog.log.v1.ReasonR\x06reason\x12\x1d\n" +
+	"\n" +
+	"decided_by\x18\x06 \x01(\tR\tdecidedBy\x125\n" +
+	"\bdecision\x18\a \x01(\v2\x19.mamlog.admin.v1.DecisionR\bdecision\"e\n" +
+	"\rDecideRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"G\n" +
+	"\x0eDecideResponse\x125\n" +
+	"\bdecision\x18\x01 \x01(\v2\x19.mamlog.admin.v1.DecisionR\bdecision\"\xc6\x02\n" +
+	"\bDecision\x122\n" +
+	"\averdict\x18\x01 \x01(\x0e2\x18.mamlog.admin.v1.VerdictR\averdict\x12)\n" +
+	"\x04rule\x18\x02 \x01(\x0e2\x15.mamlog.admin.v1.RuleR\x04rule\x12\x14\n" +
+	"\x05entry\x18\x03 \x01(\tR\x05entry\x12>\n" +
+	"\bin_force\x18\x04 \x01(\v2#.mamlog.admin.v1.PreferencesInForceR\ainForce\x12#\n" +
+	"\rcontact_event\x18\x05 \x01(\tR\fcontactEvent\x12?\n" +
+	"\rcontact_since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fcontactSince\x12\x1f\n" +
+	"\vroster_here\x18\a \x01(\bR\n" +
+	"rosterHere\"\xce\x01\n" +
+	"\x10ListAuditRequest\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05actor\x18\x03 \x01(\tR\x05actor\x12\x14\n" +
+	"\x05kinds\x18\x04 \x03(\tR\x05kinds\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"J\n" +
+	"\x11ListAuditResponse\x125\n" +
+	"\aentries\x18\x01 \x03(\v2\x1b.mamlog.admin.v1.AuditEntryR\aentries\"\xce\x01\n" +
+	"\n" +
+	"AuditEntry\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05store\x18\x03 \x01(\tR\x05store\x12\x12\n" +
+	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05actor\x18\x06 \x01(\tR\x05actor\x12*\n" +
+	"\x05event\x18\a \x01(\v2\x14.mamlog.log.v1.EventR\x05event\"\x17\n" +
+	"\x15SignCheckpointRequest\"J\n" +
+	"\x16SignCheckpointResponse\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\fR\n" +
+	"checkpoint\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\"'\n" +
+	"\x15ProveInclusionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\".\n" +
+	"\x16ProveInclusionResponse\x12\x14\n" +
+	"\x05proof\x18\x01 \x01(\fR\x05proof\"-\n" +
+	"\x17ProveConsistencyRequest\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\"0\n" +
+	"\x18ProveConsistencyResponse\x12\x14\n" +
+	"\x05proof\x18\x01 \x01(\fR\x05proof\"\x12\n" +
 	"\x10ListLinksRequest\"@\n" +
 	"\x11ListLinksResponse\x12+\n" +
 	"\x05links\x18\x01 \x03(\v2\x15.mamlog.admin.v1.LinkR\x05links\"\xcb\x04\n" +
@@ -1903,19 +2915,34 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\arecords\x18\x02 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\bR\x04done\"$\n" +
 	"\fCheckRequest\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\"\xa5\x01\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\"\xc1\x01\n" +
 	"\rCheckResponse\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x18\n" +
 	"\arecords\x18\x02 \x01(\x04R\arecords\x12\x12\n" +
 	"\x04done\x18\x03 \x01(\bR\x04done\x12\x12\n" +
 	"\x04rows\x18\x04 \x01(\x04R\x04rows\x12 \n" +
 	"\vdifferences\x18\x05 \x01(\x04R\vdifferences\x12\x1a\n" +
-	"\bproblems\x18\x06 \x03(\tR\bproblems*j\n" +
+	"\bproblems\x18\x06 \x03(\tR\bproblems\x12\x1a\n" +
+	"\btampered\x18\x14 \x01(\x04R\btampered*j\n" +
+	"\aVerdict\x12\x17\n" +
+	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10VERDICT_ARCHIVED\x10\x01\x12\x18\n" +
+	"\x14VERDICT_NOT_ARCHIVED\x10\x02\x12\x16\n" +
+	"\x12VERDICT_IF_CONTACT\x10\x03*\x87\x01\n" +
+	"\x04Rule\x12\x14\n" +
+	"\x10RULE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vRULE_ALWAYS\x10\x01\x12\x0e\n" +
+	"\n" +
+	"RULE_NEVER\x10\x02\x12\x10\n" +
+	"\fRULE_DEFAULT\x10\x03\x12\x10\n" +
+	"\fRULE_CONTACT\x10\x04\x12\r\n" +
+	"\tRULE_SELF\x10\x05\x12\x15\n" +
+	"\x11RULE_SMART_ENABLE\x10\x06*j\n" +
 	"\tLinkState\x12\x1a\n" +
 	"\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LINK_STATE_CONNECTING\x10\x01\x12\x11\n" +
 	"\rLINK_STATE_UP\x10\x02\x12\x13\n" +
-	"\x0fLINK_STATE_DOWN\x10\x032\xf0\a\n" +
+	"\x0fLINK_STATE_DOWN\x10\x032\x8e\f\n" +
 	"\fAdminService\x12L\n" +
 	"\aAddUser\x12\x1f.mamlog.admin.v1.AddUserRequest\x1a .mamlog.admin.v1.AddUserResponse\x12X\n" +
 	"\vSetPassword\x12#.mamlog.admin.v1.SetPasswordRequest\x1a$.mamlog.admin.v1.SetPasswordResponse\x12U\n" +
@@ -1925,7 +2952,13 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\fQueryArchive\x12$.mamlog.admin.v1.QueryArchiveRequest\x1a%.mamlog.admin.v1.QueryArchiveResponse0\x01\x12a\n" +
 	"\x0eGetPreferences\x12&.mamlog.admin.v1.GetPreferencesRequest\x1a'.mamlog.admin.v1.GetPreferencesResponse\x12a\n" +
 	"\x0eSetPreferences\x12&.mamlog.admin.v1.SetPreferencesRequest\x1a'.mamlog.admin.v1.SetPreferencesResponse\x12x\n" +
-	"\x15ListPreferenceHistory\x12-.mamlog.admin.v1.ListPreferenceHistoryRequest\x1a..mamlog.admin.v1.ListPreferenceHistoryResponse0\x01\x12R\n" +
+	"\x15ListPreferenceHistory\x12-.mamlog.admin.v1.ListPreferenceHistoryRequest\x1a..mamlog.admin.v1.ListPreferenceHistoryResponse0\x01\x12L\n" +
+	"\aExplain\x12\x1f.mamlog.admin.v1.ExplainRequest\x1a .mamlog.admin.v1.ExplainResponse\x12I\n" +
+	"\x06Decide\x12\x1e.mamlog.admin.v1.DecideRequest\x1a\x1f.mamlog.admin.v1.DecideResponse\x12T\n" +
+	"\tListAudit\x12!.mamlog.admin.v1.ListAuditRequest\x1a\".mamlog.admin.v1.ListAuditResponse0\x01\x12a\n" +
+	"\x0eSignCheckpoint\x12&.mamlog.admin.v1.SignCheckpointRequest\x1a'.mamlog.admin.v1.SignCheckpointResponse\x12a\n" +
+	"\x0eProveInclusion\x12&.mamlog.admin.v1.ProveInclusionRequest\x1a'.mamlog.admin.v1.ProveInclusionResponse\x12g\n" +
+	"\x10ProveConsistency\x12(.mamlog.admin.v1.ProveConsistencyRequest\x1a).mamlog.admin.v1.ProveConsistencyResponse\x12R\n" +
 	"\tListLinks\x12!.mamlog.admin.v1.ListLinksRequest\x1a\".mamlog.admin.v1.ListLinksResponse\x12N\n" +
 	"\aRebuild\x12\x1f.mamlog.admin.v1.RebuildRequest\x1a .mamlog.admin.v1.RebuildResponse0\x01\x12H\n" +
 	"\x05Check\x12\x1d.mamlog.admin.v1.CheckRequest\x1a\x1e.mamlog.admin.v1.CheckResponse0\x01B\x19Z\x17mamlog/admin/v1;adminv1b\x06proto3"
@@ -1942,101 +2975,145 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_admin_v1_admin_proto_rawDescData
 }
 
-var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_admin_v1_admin_proto_goTypes = []any{
-	(LinkState)(0),                        // 0: mamlog.admin.v1.LinkState
-	(*AddUserRequest)(nil),                // 1: mamlog.admin.v1.AddUserRequest
-	(*AddUserResponse)(nil),               // 2: mamlog.admin.v1.AddUserResponse
-	(*SetPasswordRequest)(nil),            // 3: mamlog.admin.v1.SetPasswordRequest
-	(*SetPasswordResponse)(nil),           // 4: mamlog.admin.v1.SetPasswordResponse
-	(*DeleteUserRequest)(nil),             // 5: mamlog.admin.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil),            // 6: mamlog.admin.v1.DeleteUserResponse
-	(*ListUsersRequest)(nil),              // 7: mamlog.admin.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),             // 8: mamlog.admin.v1.ListUsersResponse
-	(*QueryArchiveRequest)(nil),           // 9: mamlog.admin.v1.QueryArchiveRequest
-	(*QueryArchiveResponse)(nil),          // 10: mamlog.admin.v1.QueryArchiveResponse
-	(*Message)(nil),                       // 11: mamlog.admin.v1.Message
-	(*GetPreferencesRequest)(nil),         // 12: mamlog.admin.v1.GetPreferencesRequest
-	(*GetPreferencesResponse)(nil),        // 13: mamlog.admin.v1.GetPreferencesResponse
-	(*PreferencesInForce)(nil),            // 14: mamlog.admin.v1.PreferencesInForce
-	(*SetPreferencesRequest)(nil),         // 15: mamlog.admin.v1.SetPreferencesRequest
-	(*JIDs)(nil),                          // 16: mamlog.admin.v1.JIDs
-	(*SetPreferencesResponse)(nil),        // 17: mamlog.admin.v1.SetPreferencesResponse
-	(*ListPreferenceHistoryRequest)(nil),  // 18: mamlog.admin.v1.ListPreferenceHistoryRequest
-	(*ListPreferenceHistoryResponse)(nil), // 19: mamlog.admin.v1.ListPreferenceHistoryResponse
-	(*HistoryEntry)(nil),                  // 20: mamlog.admin.v1.HistoryEntry
-	(*ListLinksRequest)(nil),              // 21: mamlog.admin.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),             // 22: mamlog.admin.v1.ListLinksResponse
-	(*Link)(nil),                          // 23: mamlog.admin.v1.Link
-	(*LinkedHost)(nil),                    // 24: mamlog.admin.v1.LinkedHost
-	(*RebuildRequest)(nil),                // 25: mamlog.admin.v1.RebuildRequest
-	(*RebuildResponse)(nil),               // 26: mamlog.admin.v1.RebuildResponse
-	(*CheckRequest)(nil),                  // 27: mamlog.admin.v1.CheckRequest
-	(*CheckResponse)(nil),                 // 28: mamlog.admin.v1.CheckResponse
-	(*timestamppb.Timestamp)(nil),         // 29: google.protobuf.Timestamp
-	(log.Direction)(0),                    // 30: mamlog.log.v1.Direction
-	(log.Reason)(0),                       // 31: mamlog.log.v1.Reason
-	(*log.Preferences)(nil),               // 32: mamlog.log.v1.Preferences
-	(log.Default)(0),                      // 33: mamlog.log.v1.Default
-	(*log.PreferencesChanged)(nil),        // 34: mamlog.log.v1.PreferencesChanged
-	(*log.PolicyChanged)(nil),             // 35: mamlog.log.v1.PolicyChanged
-	(*durationpb.Duration)(nil),           // 36: google.protobuf.Duration
+	(Verdict)(0),                          // 0: mamlog.admin.v1.Verdict
+	(Rule)(0),                             // 1: mamlog.admin.v1.Rule
+	(LinkState)(0),                        // 2: mamlog.admin.v1.LinkState
+	(*AddUserRequest)(nil),                // 3: mamlog.admin.v1.AddUserRequest
+	(*AddUserResponse)(nil),               // 4: mamlog.admin.v1.AddUserResponse
+	(*SetPasswordRequest)(nil),            // 5: mamlog.admin.v1.SetPasswordRequest
+	(*SetPasswordResponse)(nil),           // 6: mamlog.admin.v1.SetPasswordResponse
+	(*DeleteUserRequest)(nil),             // 7: mamlog.admin.v1.DeleteUserRequest
+	(*DeleteUserResponse)(nil),            // 8: mamlog.admin.v1.DeleteUserResponse
+	(*ListUsersRequest)(nil),              // 9: mamlog.admin.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),             // 10: mamlog.admin.v1.ListUsersResponse
+	(*QueryArchiveRequest)(nil),           // 11: mamlog.admin.v1.QueryArchiveRequest
+	(*QueryArchiveResponse)(nil),          // 12: mamlog.admin.v1.QueryArchiveResponse
+	(*Message)(nil),                       // 13: mamlog.admin.v1.Message
+	(*GetPreferencesRequest)(nil),         // 14: mamlog.admin.v1.GetPreferencesRequest
+	(*GetPreferencesResponse)(nil),        // 15: mamlog.admin.v1.GetPreferencesResponse
+	(*PreferencesInForce)(nil),            // 16: mamlog.admin.v1.PreferencesInForce
+	(*SetPreferencesRequest)(nil),         // 17: mamlog.admin.v1.SetPreferencesRequest
+	(*JIDs)(nil),                          // 18: mamlog.admin.v1.JIDs
+	(*SetPreferencesResponse)(nil),        // 19: mamlog.admin.v1.SetPreferencesResponse
+	(*ListPreferenceHistoryRequest)(nil),  // 20: mamlog.admin.v1.ListPreferenceHistoryRequest
+	(*ListPreferenceHistoryResponse)(nil), // 21: mamlog.admin.v1.ListPreferenceHistoryResponse
+	(*HistoryEntry)(nil),                  // 22: mamlog.admin.v1.HistoryEntry
+	(*ExplainRequest)(nil),                // 23: mamlog.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),               // 24: mamlog.admin.v1.ExplainResponse
+	(*DecideRequest)(nil),                 // 25: mamlog.admin.v1.DecideRequest
+	(*DecideResponse)(nil),                // 26: mamlog.admin.v1.DecideResponse
+	(*Decision)(nil),                      // 27: mamlog.admin.v1.Decision
+	(*ListAuditRequest)(nil),              // 28: mamlog.admin.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),             // 29: mamlog.admin.v1.ListAuditResponse
+	(*AuditEntry)(nil),                    // 30: mamlog.admin.v1.AuditEntry
+	(*SignCheckpointRequest)(nil),         // 31: mamlog.admin.v1.SignCheckpointRequest
+	(*SignCheckpointResponse)(nil),        // 32: mamlog.admin.v1.SignCheckpointResponse
+	(*ProveInclusionRequest)(nil),         // 33: mamlog.admin.v1.ProveInclusionRequest
+	(*ProveInclusionResponse)(nil),        // 34: mamlog.admin.v1.ProveInclusionResponse
+	(*ProveConsistencyRequest)(nil),       // 35: mamlog.admin.v1.ProveConsistencyRequest
+	(*ProveConsistencyResponse)(nil),      // 36: mamlog.admin.v1.ProveConsistencyResponse
+	(*ListLinksRequest)(nil),              // 37: mamlog.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),             // 38: mamlog.admin.v1.ListLinksResponse
+	(*Link)(nil),                          // 39: mamlog.admin.v1.Link
+	(*LinkedHost)(nil),                    // 40: mamlog.admin.v1.LinkedHost
+	(*RebuildRequest)(nil),                // 41: mamlog.admin.v1.RebuildRequest
+	(*RebuildResponse)(nil),               // 42: mamlog.admin.v1.RebuildResponse
+	(*CheckRequest)(nil),                  // 43: mamlog.admin.v1.CheckRequest
+	(*CheckResponse)(nil),                 // 44: mamlog.admin.v1.CheckResponse
+	(*timestamppb.Timestamp)(nil),         // 45: google.protobuf.Timestamp
+	(log.Direction)(0),                    // 46: mamlog.log.v1.Direction
+	(log.Reason)(0),                       // 47: mamlog.log.v1.Reason
+	(*log.Preferences)(nil),               // 48: mamlog.log.v1.Preferences
+	(log.Default)(0),                      // 49: mamlog.log.v1.Default
+	(*log.PreferencesChanged)(nil),        // 50: mamlog.log.v1.PreferencesChanged
+	(*log.PolicyChanged)(nil),             // 51: mamlog.log.v1.PolicyChanged
+	(*log.Event)(nil),                     // 52: mamlog.log.v1.Event
+	(*durationpb.Duration)(nil),           // 53: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	29, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
-	29, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
-	11, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
-	29, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
-	30, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
-	31, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
-	29, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
-	14, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	32, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
-	20, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
-	33, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
-	16, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
-	16, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
-	14, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	20, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
-	29, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	34, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
-	35, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
-	23, // 18: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
-	0,  // 19: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
-	29, // 20: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
-	24, // 21: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
-	36, // 22: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
-	36, // 23: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
-	29, // 24: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
-	29, // 25: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
-	1,  // 26: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
-	3,  // 27: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
-	5,  // 28: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
-	7,  // 29: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
-	9,  // 30: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
-	12, // 31: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
-	15, // 32: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
-	18, // 33: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
-	21, // 34: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
-	25, // 35: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
-	27, // 36: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
-	2,  // 37: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
-	4,  // 38: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
-	6,  // 39: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
-	8,  // 40: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
-	10, // 41: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
-	13, // 42: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
-	17, // 43: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
-	19, // 44: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
-	22, // 45: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
-	26, // 46: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
-	28, // 47: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
-	37, // [37:48] is the sub-list for method output_type
-	26, // [26:37] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	45, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
+	45, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
+	13, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
+	45, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
+	46, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
+	47, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
+	45, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
+	16, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
+	48, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
+	22, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
+	49, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
+	18, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
+	18, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
+	16, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
+	22, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
+	45, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	50, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
+	51, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
+	45, // 18: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	46, // 19: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
+	47, // 20: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
+	27, // 21: mamlog.admin.v1.ExplainResponse.decision:type_name -> mamlog.admin.v1.Decision
+	45, // 22: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
+	27, // 23: mamlog.admin.v1.DecideResponse.decision:type_name -> mamlog.admin.v1.Decision
+	0,  // 24: mamlog.admin.v1.Decision.verdict:type_name -> mamlog.admin.v1.Verdict
+	1,  // 25: mamlog.admin.v1.Decision.rule:type_name -> mamlog.admin.v1.Rule
+	16, // 26: mamlog.admin.v1.Decision.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
+	45, // 27: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
+	45, // 28: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
+	45, // 29: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
+	30, // 30: mamlog.admin.v1.ListAuditResponse.entries:type_name -> mamlog.admin.v1.AuditEntry
+	45, // 31: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	52, // 32: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
+	39, // 33: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
+	2,  // 34: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
+	45, // 35: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
+	40, // 36: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
+	53, // 37: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
+	53, // 38: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
+	45, // 39: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
+	45, // 40: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
+	3,  // 41: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
+	5,  // 42: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
+	7,  // 43: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
+	9,  // 44: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
+	11, // 45: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
+	14, // 46: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
+	17, // 47: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
+	20, // 48: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
+	23, // 49: mamlog.admin.v1.AdminService.Explain:input_type -> mamlog.admin.v1.ExplainRequest
+	25, // 50: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
+	28, // 51: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
+	31, // 52: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
+	33, // 53: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
+	35, // 54: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
+	37, // 55: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
+	41, // 56: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
+	43, // 57: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
+	4,  // 58: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
+	6,  // 59: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
+	8,  // 60: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
+	10, // 61: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
+	12, // 62: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
+	15, // 63: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
+	19, // 64: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
+	21, // 65: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
+	24, // 66: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
+	26, // 67: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
+	29, // 68: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
+	32, // 69: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
+	34, // 70: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
+	36, // 71: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
+	38, // 72: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
+	42, // 73: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
+	44, // 74: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
+	58, // [58:75] is the sub-list for method output_type
+	41, // [41:58] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -2053,8 +3130,8 @@ func file_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   28,
+			NumEnums:      3,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -55,6 +55,21 @@ const (
 	// AdminServiceListPreferenceHistoryProcedure is the fully-qualified name of the AdminService's
 	// ListPreferenceHistory RPC.
 	AdminServiceListPreferenceHistoryProcedure = "/mamlog.admin.v1.AdminService/ListPreferenceHistory"
+	// AdminServiceExplainProcedure is the fully-qualified name of the AdminService's Explain RPC.
+	AdminServiceExplainProcedure = "/mamlog.admin.v1.AdminService/Explain"
+	// AdminServiceDecideProcedure is the fully-qualified name of the AdminService's Decide RPC.
+	AdminServiceDecideProcedure = "/mamlog.admin.v1.AdminService/Decide"
+	// AdminServiceListAuditProcedure is the fully-qualified name of the AdminService's ListAudit RPC.
+	AdminServiceListAuditProcedure = "/mamlog.admin.v1.AdminService/ListAudit"
+	// AdminServiceSignCheckpointProcedure is the fully-qualified name of the AdminService's
+	// SignCheckpoint RPC.
+	AdminServiceSignCheckpointProcedure = "/mamlog.admin.v1.AdminService/SignCheckpoint"
+	// AdminServiceProveInclusionProcedure is the fully-qualified name of the AdminService's
+	// ProveInclusion RPC.
+	AdminServiceProveInclusionProcedure = "/mamlog.admin.v1.AdminService/ProveInclusion"
+	// AdminServiceProveConsistencyProcedure is the fully-qualified name of the AdminService's
+	// ProveConsistency RPC.
+	AdminServiceProveConsistencyProcedure = "/mamlog.admin.v1.AdminService/ProveConsistency"
 	// AdminServiceListLinksProcedure is the fully-qualified name of the AdminService's ListLinks RPC.
 	AdminServiceListLinksProcedure = "/mamlog.admin.v1.AdminService/ListLinks"
 	// AdminServiceRebuildProcedure is the fully-qualified name of the AdminService's Rebuild RPC.
@@ -77,6 +92,18 @@ type AdminServiceClient interface {
 	// ListPreferenceHistory streams the changes of a user's preferences and of the
 	// policy of the user's host in one order, oldest first.
 	ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest]) (*connect.ServerStreamForClient[v1.ListPreferenceHistoryResponse], error)
+	// Explain tells why a message was archived, never what it says.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// Decide tells what preferences and policy say, or said at a time, about messages
+	// with a peer.
+	Decide(context.Context, *connect.Request[v1.DecideRequest]) (*connect.Response[v1.DecideResponse], error)
+	// ListAudit streams the audit records of all stores or of one, oldest first. That
+	// they were read is among them.
+	ListAudit(context.Context, *connect.Request[v1.ListAuditRequest]) (*connect.ServerStreamForClient[v1.ListAuditResponse], error)
+	// SignCheckpoint signs the audit trees of all stores, and keeps a copy.
+	SignCheckpoint(context.Context, *connect.Request[v1.SignCheckpointRequest]) (*connect.Response[v1.SignCheckpointResponse], error)
+	ProveInclusion(context.Context, *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error)
+	ProveConsistency(context.Context, *connect.Request[v1.ProveConsistencyRequest]) (*connect.Response[v1.ProveConsistencyResponse], error)
 	// ListLinks tells how each configured link to an XMPP server is doing.
 	ListLinks(context.Context, *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error)
 	// Rebuild and Check stream how far they are, and last the outcome of each
@@ -144,6 +171,42 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("ListPreferenceHistory")),
 			connect.WithClientOptions(opts...),
 		),
+		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
+			httpClient,
+			baseURL+AdminServiceExplainProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Explain")),
+			connect.WithClientOptions(opts...),
+		),
+		decide: connect.NewClient[v1.DecideRequest, v1.DecideResponse](
+			httpClient,
+			baseURL+AdminServiceDecideProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Decide")),
+			connect.WithClientOptions(opts...),
+		),
+		listAudit: connect.NewClient[v1.ListAuditRequest, v1.ListAuditResponse](
+			httpClient,
+			baseURL+AdminServiceListAuditProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ListAudit")),
+			connect.WithClientOptions(opts...),
+		),
+		signCheckpoint: connect.NewClient[v1.SignCheckpointRequest, v1.SignCheckpointResponse](
+			httpClient,
+			baseURL+AdminServiceSignCheckpointProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SignCheckpoint")),
+			connect.WithClientOptions(opts...),
+		),
+		proveInclusion: connect.NewClient[v1.ProveInclusionRequest, v1.ProveInclusionResponse](
+			httpClient,
+			baseURL+AdminServiceProveInclusionProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ProveInclusion")),
+			connect.WithClientOptions(opts...),
+		),
+		proveConsistency: connect.NewClient[v1.ProveConsistencyRequest, v1.ProveConsistencyResponse](
+			httpClient,
+			baseURL+AdminServiceProveConsistencyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("ProveConsistency")),
+			connect.WithClientOptions(opts...),
+		),
 		listLinks: connect.NewClient[v1.ListLinksRequest, v1.ListLinksResponse](
 			httpClient,
 			baseURL+AdminServiceListLinksProcedure,
@@ -175,6 +238,12 @@ type adminServiceClient struct {
 	getPreferences        *connect.Client[v1.GetPreferencesRequest, v1.GetPreferencesResponse]
 	setPreferences        *connect.Client[v1.SetPreferencesRequest, v1.SetPreferencesResponse]
 	listPreferenceHistory *connect.Client[v1.ListPreferenceHistoryRequest, v1.ListPreferenceHistoryResponse]
+	explain               *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	decide                *connect.Client[v1.DecideRequest, v1.DecideResponse]
+	listAudit             *connect.Client[v1.ListAuditRequest, v1.ListAuditResponse]
+	signCheckpoint        *connect.Client[v1.SignCheckpointRequest, v1.SignCheckpointResponse]
+	proveInclusion        *connect.Client[v1.ProveInclusionRequest, v1.ProveInclusionResponse]
+	proveConsistency      *connect.Client[v1.ProveConsistencyRequest, v1.ProveConsistencyResponse]
 	listLinks             *connect.Client[v1.ListLinksRequest, v1.ListLinksResponse]
 	rebuild               *connect.Client[v1.RebuildRequest, v1.RebuildResponse]
 	check                 *connect.Client[v1.CheckRequest, v1.CheckResponse]
@@ -220,6 +289,36 @@ func (c *adminServiceClient) ListPreferenceHistory(ctx context.Context, req *con
 	return c.listPreferenceHistory.CallServerStream(ctx, req)
 }
 
+// Explain calls mamlog.admin.v1.AdminService.Explain.
+func (c *adminServiceClient) Explain(ctx context.Context, req *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return c.explain.CallUnary(ctx, req)
+}
+
+// Decide calls mamlog.admin.v1.AdminService.Decide.
+func (c *adminServiceClient) Decide(ctx context.Context, req *connect.Request[v1.DecideRequest]) (*connect.Response[v1.DecideResponse], error) {
+	return c.decide.CallUnary(ctx, req)
+}
+
+// ListAudit calls mamlog.admin.v1.AdminService.ListAudit.
+func (c *adminServiceClient) ListAudit(ctx context.Context, req *connect.Request[v1.ListAuditRequest]) (*connect.ServerStreamForClient[v1.ListAuditResponse], error) {
+	return c.listAudit.CallServerStream(ctx, req)
+}
+
+// SignCheckpoint calls mamlog.admin.v1.AdminService.SignCheckpoint.
+func (c *adminServiceClient) SignCheckpoint(ctx context.Context, req *connect.Request[v1.SignCheckpointRequest]) (*connect.Response[v1.SignCheckpointResponse], error) {
+	return c.signCheckpoint.CallUnary(ctx, req)
+}
+
+// ProveInclusion calls mamlog.admin.v1.AdminService.ProveInclusion.
+func (c *adminServiceClient) ProveInclusion(ctx context.Context, req *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error) {
+	return c.proveInclusion.CallUnary(ctx, req)
+}
+
+// ProveConsistency calls mamlog.admin.v1.AdminService.ProveConsistency.
+func (c *adminServiceClient) ProveConsistency(ctx context.Context, req *connect.Request[v1.ProveConsistencyRequest]) (*connect.Response[v1.ProveConsistencyResponse], error) {
+	return c.proveConsistency.CallUnary(ctx, req)
+}
+
 // ListLinks calls mamlog.admin.v1.AdminService.ListLinks.
 func (c *adminServiceClient) ListLinks(ctx context.Context, req *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error) {
 	return c.listLinks.CallUnary(ctx, req)
@@ -249,6 +348,18 @@ type AdminServiceHandler interface {
 	// ListPreferenceHistory streams the changes of a user's preferences and of the
 	// policy of the user's host in one order, oldest first.
 	ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest], *connect.ServerStream[v1.ListPreferenceHistoryResponse]) error
+	// Explain tells why a message was archived, never what it says.
+	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
+	// Decide tells what preferences and policy say, or said at a time, about messages
+	// with a peer.
+	Decide(context.Context, *connect.Request[v1.DecideRequest]) (*connect.Response[v1.DecideResponse], error)
+	// ListAudit streams the audit records of all stores or of one, oldest first. That
+	// they were read is among them.
+	ListAudit(context.Context, *connect.Request[v1.ListAuditRequest], *connect.ServerStream[v1.ListAuditResponse]) error
+	// SignCheckpoint signs the audit trees of all stores, and keeps a copy.
+	SignCheckpoint(context.Context, *connect.Request[v1.SignCheckpointRequest]) (*connect.Response[v1.SignCheckpointResponse], error)
+	ProveInclusion(context.Context, *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error)
+	ProveConsistency(context.Context, *connect.Request[v1.ProveConsistencyRequest]) (*connect.Response[v1.ProveConsistencyResponse], error)
 	// ListLinks tells how each configured link to an XMPP server is doing.
 	ListLinks(context.Context, *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error)
 	// Rebuild and Check stream how far they are, and last the outcome of each
@@ -312,6 +423,42 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("ListPreferenceHistory")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceExplainHandler := connect.NewUnaryHandler(
+		AdminServiceExplainProcedure,
+		svc.Explain,
+		connect.WithSchema(adminServiceMethods.ByName("Explain")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceDecideHandler := connect.NewUnaryHandler(
+		AdminServiceDecideProcedure,
+		svc.Decide,
+		connect.WithSchema(adminServiceMethods.ByName("Decide")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceListAuditHandler := connect.NewServerStreamHandler(
+		AdminServiceListAuditProcedure,
+		svc.ListAudit,
+		connect.WithSchema(adminServiceMethods.ByName("ListAudit")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSignCheckpointHandler := connect.NewUnaryHandler(
+		AdminServiceSignCheckpointProcedure,
+		svc.SignCheckpoint,
+		connect.WithSchema(adminServiceMethods.ByName("SignCheckpoint")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceProveInclusionHandler := connect.NewUnaryHandler(
+		AdminServiceProveInclusionProcedure,
+		svc.ProveInclusion,
+		connect.WithSchema(adminServiceMethods.ByName("ProveInclusion")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceProveConsistencyHandler := connect.NewUnaryHandler(
+		AdminServiceProveConsistencyProcedure,
+		svc.ProveConsistency,
+		connect.WithSchema(adminServiceMethods.ByName("ProveConsistency")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminServiceListLinksHandler := connect.NewUnaryHandler(
 		AdminServiceListLinksProcedure,
 		svc.ListLinks,
@@ -348,6 +495,18 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceSetPreferencesHandler.ServeHTTP(w, r)
 		case AdminServiceListPreferenceHistoryProcedure:
 			adminServiceListPreferenceHistoryHandler.ServeHTTP(w, r)
+		case AdminServiceExplainProcedure:
+			adminServiceExplainHandler.ServeHTTP(w, r)
+		case AdminServiceDecideProcedure:
+			adminServiceDecideHandler.ServeHTTP(w, r)
+		case AdminServiceListAuditProcedure:
+			adminServiceListAuditHandler.ServeHTTP(w, r)
+		case AdminServiceSignCheckpointProcedure:
+			adminServiceSignCheckpointHandler.ServeHTTP(w, r)
+		case AdminServiceProveInclusionProcedure:
+			adminServiceProveInclusionHandler.ServeHTTP(w, r)
+		case AdminServiceProveConsistencyProcedure:
+			adminServiceProveConsistencyHandler.ServeHTTP(w, r)
 		case AdminServiceListLinksProcedure:
 			adminServiceListLinksHandler.ServeHTTP(w, r)
 		case AdminServiceRebuildProcedure:
@@ -393,6 +552,30 @@ func (UnimplementedAdminServiceHandler) SetPreferences(context.Context, *connect
 
 func (UnimplementedAdminServiceHandler) ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest], *connect.ServerStream[v1.ListPreferenceHistoryResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.ListPreferenceHistory is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Explain is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Decide(context.Context, *connect.Request[v1.DecideRequest]) (*connect.Response[v1.DecideResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Decide is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ListAudit(context.Context, *connect.Request[v1.ListAuditRequest], *connect.ServerStream[v1.ListAuditResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.ListAudit is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SignCheckpoint(context.Context, *connect.Request[v1.SignCheckpointRequest]) (*connect.Response[v1.SignCheckpointResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.SignCheckpoint is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ProveInclusion(context.Context, *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.ProveInclusion is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) ProveConsistency(context.Context, *connect.Request[v1.ProveConsistencyRequest]) (*connect.Response[v1.ProveConsistencyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.ProveConsistency is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) ListLinks(context.Context, *connect.Request[v1.ListLinksRequest]) (*connect.Response[v1.ListLinksResponse], error) {
