@@ -73,7 +73,7 @@ func botDomain(k kind, bot string) string { return bot + "." + k.name + ".exampl
 func serverAddrs(t *testing.T) map[string]string {
 	return shared.s2s.get(t, func() (map[string]string, error) {
 		addrs := map[string]string{}
-		for _, name := range []string{"prosody", "ejabberd", "far"} {
+		for _, name := range []string{"prosody", "ejabberd", "far", "asking.prosody", "asking.ejabberd"} {
 			addr, err := peers.FreeAddr()
 			if err != nil {
 				return nil, err

@@ -2,7 +2,7 @@ package component
 
 import (
 	"bytes"
-	"strconv"
+	"cmp"
 	"strings"
 	"time"
 
@@ -27,6 +27,9 @@ const (
 // grants are the namespaces in which the server granted things on the stream that
 // is open; empty where it didn't. They are guarded by link.mu.
 type grants struct{ delegation, privilege string }
+
+// complete tells whether clients can ask.
+func (g grants) complete() bool { return g.delegation != "" && g.privilege != "" }
 
 // granted takes a message in which a host tells what it delegates (XEP-0355 section
 // 4.2) or permits (XEP-0356 section 4.2), and tells whether it was one.
@@ -56,15 +59,11 @@ func (s *stream) granted(message *stanza.Element) bool {
 		return false
 	}
 	s.l.mu.Lock()
-	if got.delegation != "" {
-		h.grants.delegation = got.delegation
-	}
-	if got.privilege != "" {
-		h.grants.privilege = got.privilege
-	}
-	complete := h.grants.delegation != "" && h.grants.privilege != ""
+	before := h.grants
+	h.grants = grants{cmp.Or(got.delegation, before.delegation), cmp.Or(got.privilege, before.privilege)}
+	news := h.grants.complete() && !before.complete()
 	s.l.mu.Unlock()
-	if complete {
+	if news {
 		s.l.logger.Info("link: a host lets its clients ask, without a module: its messages are not archived", zap.String("host", h.name))
 	}
 	return true
@@ -82,7 +81,8 @@ func (c *call) grants() grants {
 }
 
 // delegated has a worker ask the archive what the server passed on (XEP-0355
-// section 4.3).
+// section 4.3). Whoever asks is answered inside of the result: of an error for the
+// request itself ejabberd makes an answer that has lost its id.
 func (c *call) delegated() *stanza.Error {
 	if !c.s.l.config.Delegation {
 		return stanza.ServiceUnavailable("delegation is off for this link")
@@ -95,13 +95,17 @@ func (c *call) delegated() *stanza.Error {
 		return stanza.BadRequest("there is no <iq/> of jabber:client in the delegation")
 	}
 	asker, err := jid.Parse(iq.Attr("from"))
-	if err != nil || asker.Localpart() == "" || asker.Resourcepart() == "" || asker.Domainpart() != c.h.name {
-		return stanza.Forbidden("it does not come from a resource of an account of %s", c.h.name)
+	if err != nil {
+		return stanza.JIDMalformed("the delegated iq has no from")
 	}
+	own := asker.Localpart() != "" && asker.Resourcepart() != "" && asker.Domainpart() == c.h.name
 	asked := time.Now()
 	return c.ask(asker.Bare(), asker, func() {
 		var answer [][]byte
-		if !c.s.l.archive.HandleIQ(c.s.ctx, iq, asker, func(b []byte) { answer = append(answer, bytes.Clone(b)) }) {
+		switch {
+		case !own:
+			answer = [][]byte{iq.ReplyError(stanza.Forbidden("only accounts of %s have archives here", c.h.name)).Bytes()}
+		case !c.s.l.archive.HandleIQ(c.s.ctx, iq, asker, func(b []byte) { answer = append(answer, bytes.Clone(b)) }):
 			answer = [][]byte{iq.ReplyError(stanza.ServiceUnavailable("")).Bytes()}
 		}
 		g := c.grants()
@@ -126,26 +130,17 @@ func (c *call) delegated() *stanza.Error {
 }
 
 // nestedInfo answers what a server asks before it delegates (XEP-0355 section 7.2):
-// which features come with the namespace, for its own address (the node with "::")
-// and for accounts (":bare:"). Archives are those of accounts.
+// which features the namespace brings to accounts. For the server's own address it
+// brings nothing, and an error says so best: with any other answer ejabberd announces
+// an archive there.
 func (c *call) nestedInfo(node string) *stanza.Error {
-	if c.h == nil || !c.s.l.config.Delegation {
+	if c.h == nil || !c.s.l.config.Delegation || node != delegationNS+"1:bare:"+xep0313.NS && node != delegationNS+"2:bare:"+xep0313.NS {
 		return stanza.ItemNotFound("")
 	}
 	q := stanza.New(nsInfo, "query", "node", node)
-	for version := 1; version <= 2; version++ {
-		space := delegationNS + strconv.Itoa(version)
-		switch node {
-		case space + "::" + xep0313.NS:
-		case space + ":bare:" + xep0313.NS:
-			for _, f := range xep0313.Features() {
-				q.Add(stanza.New(nsInfo, "feature", "var", f))
-			}
-		default:
-			continue
-		}
-		c.reply(q.Append(nil, nsAccept))
-		return nil
+	for _, f := range xep0313.Features() {
+		q.Add(stanza.New(nsInfo, "feature", "var", f))
 	}
-	return stanza.ItemNotFound("")
+	c.reply(q.Append(nil, nsAccept))
+	return nil
 }

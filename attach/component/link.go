@@ -124,12 +124,13 @@ func (l *link) down(f fault) {
 	l.logger.Warn("link: down; it is tried again until it is up", fields...)
 }
 
-// missHello tells which hosts said no hello on the stream that is open.
+// missHello tells which hosts neither said hello on the stream that is open nor let
+// their clients ask without.
 func (l *link) missHello() {
 	var missing []string
 	l.mu.Lock()
 	for _, h := range l.hosts {
-		if l.stream != nil && !h.greeted {
+		if l.stream != nil && !h.greeted && !h.grants.complete() {
 			missing = append(missing, h.name)
 		}
 	}

@@ -72,7 +72,7 @@ func (l *link) status(now time.Time) Status {
 		g := h.greeting
 		st.Hosts = append(st.Hosts, HostStatus{
 			Name: h.name, Served: h.greeted, LastHello: h.at, Version: g.version, Rooms: g.rooms,
-			Delegated: h.grants.delegation != "" && h.grants.privilege != "",
+			Delegated: h.grants.complete(),
 			Software:  g.software, Spool: g.spool, SpoolBytes: g.spoolBytes, Fault: g.fault,
 		})
 	}

@@ -43,6 +43,10 @@ type Options struct {
 	// YAML at the top level, Accounts are options of mod_mamlog, and Rooms of mod_muc.
 	Global, Accounts, Rooms string
 
+	// The archive None is asked of the component ArchiveHost, without a module of
+	// mamlog's (XEP-0355, XEP-0356). Prosody has it from prosody-modules.
+	Delegation bool
+
 	Modules    []string          // more modules of the server's own to load
 	Components map[string]string // more external components: secret by domain
 	S2SAddr    string            // to listen on for servers; default: a free one

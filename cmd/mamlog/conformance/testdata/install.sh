@@ -7,7 +7,7 @@
 # CI set. The tests run servers of their own, so no service is started or left.
 set -u
 packages="python3-slixmpp python3-nbxmpp python3-gi bible-kjv bible-kjv-text"
-packages="$packages prosody lua-posix lua-dbi-sqlite3 ejabberd erlang-p1-sqlite3 sqlite3 chromium libxml2-utils"
+packages="$packages prosody prosody-modules lua-posix lua-dbi-sqlite3 ejabberd erlang-p1-sqlite3 sqlite3 chromium libxml2-utils"
 # Not the package where npm is there already: it may come with another Node.js.
 command -v npm >/dev/null || packages="$packages npm"
 missing=""
