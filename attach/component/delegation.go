@@ -98,14 +98,17 @@ func (c *call) delegated() *stanza.Error {
 	if err != nil {
 		return stanza.JIDMalformed("the delegated iq has no from")
 	}
-	own := asker.Localpart() != "" && asker.Resourcepart() != "" && asker.Domainpart() == c.h.name
+	refuse := func(se *stanza.Error) *stanza.Error {
+		c.write(c.delegationOf(iq.ReplyError(se).Bytes(), nil))
+		return nil
+	}
+	if asker.Localpart() == "" || asker.Resourcepart() == "" || asker.Domainpart() != c.h.name {
+		return refuse(stanza.Forbidden("only accounts of %s have archives here", c.h.name))
+	}
 	asked := time.Now()
-	return c.ask(asker.Bare(), asker, func() {
+	se := c.ask(asker.Bare(), asker, func() {
 		var answer [][]byte
-		switch {
-		case !own:
-			answer = [][]byte{iq.ReplyError(stanza.Forbidden("only accounts of %s have archives here", c.h.name)).Bytes()}
-		case !c.s.l.archive.HandleIQ(c.s.ctx, iq, asker, func(b []byte) { answer = append(answer, bytes.Clone(b)) }):
+		if !c.s.l.archive.HandleIQ(c.s.ctx, iq, asker, func(b []byte) { answer = append(answer, bytes.Clone(b)) }) {
 			answer = [][]byte{iq.ReplyError(stanza.ServiceUnavailable("")).Bytes()}
 		}
 		g := c.grants()
@@ -122,11 +125,20 @@ func (c *call) delegated() *stanza.Error {
 			out = append(append(append(out, `'><privilege xmlns='`...), g.privilege...), `'><forwarded xmlns='`+xep0313.NSForward+`'>`...)
 			out = append(append(out, r...), `</forwarded></privilege></message>`...)
 		}
-		out = appendReply(out, "iq", "result", c.iq)
-		out = append(append(append(out, `<delegation xmlns='`...), c.payload.Space...), `'><forwarded xmlns='`+xep0313.NSForward+`'>`...)
-		c.s.out.page(append(append(out, end...), `</forwarded></delegation></iq>`...))
+		c.s.out.page(c.delegationOf(end, out))
 		c.s.l.metrics.queries.Observe(time.Since(asked).Seconds())
 	})
+	if se != nil {
+		return refuse(se)
+	}
+	return nil
+}
+
+// delegationOf appends to out the reply with the answer to what was delegated.
+func (c *call) delegationOf(iq, out []byte) []byte {
+	out = appendReply(out, "iq", "result", c.iq)
+	out = append(append(append(out, `<delegation xmlns='`...), c.payload.Space...), `'><forwarded xmlns='`+xep0313.NSForward+`'>`...)
+	return append(append(out, iq...), `</forwarded></delegation></iq>`...)
 }
 
 // nestedInfo answers what a server asks before it delegates (XEP-0355 section 7.2):
