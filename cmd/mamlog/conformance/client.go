@@ -318,11 +318,23 @@ func (c *Client) Call(typ, payload string) (*Element, error) { return c.CallTo("
 
 // CallTo is Call with an address.
 func (c *Client) CallTo(to, typ, payload string) (*Element, error) {
+	return c.call(c.from, to, typ, payload)
+}
+
+// CallFrom is CallTo with the address of whoever asks, for one who speaks for many.
+func (c *Client) CallFrom(from, to, typ, payload string) (*Element, error) {
+	if from != "" {
+		from = " from='" + escape(from) + "'"
+	}
+	return c.call(from, to, typ, payload)
+}
+
+func (c *Client) call(from, to, typ, payload string) (*Element, error) {
 	id := newID()
 	if to != "" {
 		to = " to='" + escape(to) + "'"
 	}
-	if err := c.Send("<iq type='" + typ + "'" + c.from + to + " id='" + id + "'>" + payload + "</iq>"); err != nil {
+	if err := c.Send("<iq type='" + typ + "'" + from + to + " id='" + id + "'>" + payload + "</iq>"); err != nil {
 		return nil, err
 	}
 	e, err := c.Next()
