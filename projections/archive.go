@@ -65,6 +65,9 @@ func (r Row) Message() (*log.MessageArchived, error) {
 	if err := proto.Unmarshal(r.event, m); err != nil {
 		return nil, fmt.Errorf("message %s: %w", r.ID, err)
 	}
+	if (m.Reason == log.Reason_REASON_IMPORT) != r.Imported { // its flags say something else than its event
+		return nil, fmt.Errorf("message %s: %w", r.ID, errDamagedRow)
+	}
 	m.Owner, m.Stanza, m.SentUnixMs, m.Sender, m.Whois = r.Owner, r.Stanza, r.sent, r.Sender, r.Whois
 	return m, nil
 }
