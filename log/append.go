@@ -25,6 +25,12 @@ type Entry struct {
 	// the first and writes nothing.
 	OnceOwner, OnceKey string
 
+	// Rewrites of earlier records of the class are committed with the event.
+	Rewrites []Rewrite
+
+	// Forget is erased with the event.
+	Forget Personal
+
 	imported []ulid.ULID // of an Expired event: records that go with it
 }
 
@@ -90,6 +96,7 @@ type group struct {
 	once    []string // keys to take out of Log.pending when the batch is readable
 	waiters []waiter
 	bytes   int
+	takes   int // entries that change what is in the log already
 	err     error
 }
 
@@ -120,8 +127,16 @@ func (l *Log) AppendInCallback(entries []Entry, done func(ids []ulid.ULID, err e
 
 func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wait bool) error {
 	values := make([][]byte, len(entries))
+	personal := make([][]byte, len(entries))
 	for i, e := range entries {
-		v, err := proto.Marshal(e.Event)
+		public := e.Event
+		var err error
+		if e.Class == Audit {
+			if public, personal[i], err = detach(e.Event); err != nil {
+				return fmt.Errorf("log: encode event: %w", err)
+			}
+		}
+		v, err := proto.Marshal(public)
 		if err != nil {
 			return fmt.Errorf("log: encode event: %w", err)
 		}
@@ -163,7 +178,7 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 			r.Stored = values[i]
 		}
 		ids[i] = r.ArchiveID()
-		if err := g.add(e, r, values[i]); err != nil {
+		if err := errors.Join(g.add(e, r, values[i]), g.addPersonal(r, personal[i]), g.addForget(e.Forget), l.owe(g, e)); err != nil {
 			// A batch takes anything until memory ends; what it holds can no
 			// longer be trusted.
 			l.failLocked(err)
@@ -176,6 +191,9 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 		}
 	}
 	l.queued.Add(int64(g.bytes - before))
+	n := takers(entries)
+	g.takes += n
+	l.taking += n
 	g.waiters = append(g.waiters, waiter{ids, done})
 	l.poke()
 	return nil
@@ -221,6 +239,9 @@ func (g *group) add(e Entry, r Record, value []byte) error {
 		if err := g.expire(x, e.imported); err != nil {
 			return err
 		}
+	}
+	if err := g.rewrite(e); err != nil {
+		return err
 	}
 	g.records = append(g.records, r)
 	g.bytes += len(key) + len(value)
@@ -315,6 +336,7 @@ func (l *Log) finish(g *group) {
 	for _, k := range g.once {
 		delete(l.pending, k)
 	}
+	l.taking -= g.takes
 	if g.err == nil {
 		g.err = l.err // a group behind a failed one must not be acknowledged
 	}

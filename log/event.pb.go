@@ -322,9 +322,60 @@ func (Subscription) EnumDescriptor() ([]byte, []int) {
 	return file_log_event_proto_rawDescGZIP(), []int{4}
 }
 
+type CutCause int32
+
+const (
+	CutCause_CUT_CAUSE_UNSPECIFIED CutCause = 0
+	CutCause_CUT_CAUSE_TRIM        CutCause = 1 // the owner's client asked for it
+	CutCause_CUT_CAUSE_QUOTA       CutCause = 2
+	CutCause_CUT_CAUSE_RETENTION   CutCause = 3 // the owner has a retention of their own
+)
+
+// Enum value maps for CutCause.
+var (
+	CutCause_name = map[int32]string{
+		0: "CUT_CAUSE_UNSPECIFIED",
+		1: "CUT_CAUSE_TRIM",
+		2: "CUT_CAUSE_QUOTA",
+		3: "CUT_CAUSE_RETENTION",
+	}
+	CutCause_value = map[string]int32{
+		"CUT_CAUSE_UNSPECIFIED": 0,
+		"CUT_CAUSE_TRIM":        1,
+		"CUT_CAUSE_QUOTA":       2,
+		"CUT_CAUSE_RETENTION":   3,
+	}
+)
+
+func (x CutCause) Enum() *CutCause {
+	p := new(CutCause)
+	*p = x
+	return p
+}
+
+func (x CutCause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CutCause) Descriptor() protoreflect.EnumDescriptor {
+	return file_log_event_proto_enumTypes[5].Descriptor()
+}
+
+func (CutCause) Type() protoreflect.EnumType {
+	return &file_log_event_proto_enumTypes[5]
+}
+
+func (x CutCause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CutCause.Descriptor instead.
+func (CutCause) EnumDescriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{5}
+}
+
 // Event is the value of one log record; its id and its retention class are the
-// record's key. Numbers 9 to 15 of the oneof are kept for erase, retract, quota
-// and trim events. An event of the class Audit that concerns one archive has a
+// record's key. An event of the class Audit that concerns one archive has a
 // field owner, one that somebody caused a field actor: the audit history finds
 // them by these names.
 type Event struct {
@@ -338,8 +389,18 @@ type Event struct {
 	//	*Event_Roster
 	//	*Event_Expired
 	//	*Event_Read
+	//	*Event_Erase
+	//	*Event_Retracted
+	//	*Event_Cut
+	//	*Event_Stump
+	//	*Event_Limits
+	//	*Event_Erased
 	//	*Event_Imported
-	Kind          isEvent_Kind `protobuf_oneof:"kind"`
+	Kind isEvent_Kind `protobuf_oneof:"kind"`
+	// What of an event of the class Audit can be erased lies apart (personal.go),
+	// and here is the SHA-256 of it, salt included. An event that is read together
+	// with it does not show this; one that does has lost it.
+	PersonalHash  []byte `protobuf:"bytes,30,opt,name=personal_hash,json=personalHash,proto3" json:"personal_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,11 +505,72 @@ func (x *Event) GetRead() *ArchiveRead {
 	return nil
 }
 
+func (x *Event) GetErase() *Erase {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Erase); ok {
+			return x.Erase
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetRetracted() *Retracted {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Retracted); ok {
+			return x.Retracted
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetCut() *Cut {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Cut); ok {
+			return x.Cut
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetStump() *Stump {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Stump); ok {
+			return x.Stump
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetLimits() *LimitsChanged {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Limits); ok {
+			return x.Limits
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetErased() *Erased {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Erased); ok {
+			return x.Erased
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetImported() *Imported {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_Imported); ok {
 			return x.Imported
 		}
+	}
+	return nil
+}
+
+func (x *Event) GetPersonalHash() []byte {
+	if x != nil {
+		return x.PersonalHash
 	}
 	return nil
 }
@@ -485,6 +607,30 @@ type Event_Read struct {
 	Read *ArchiveRead `protobuf:"bytes,7,opt,name=read,proto3,oneof"`
 }
 
+type Event_Erase struct {
+	Erase *Erase `protobuf:"bytes,9,opt,name=erase,proto3,oneof"`
+}
+
+type Event_Retracted struct {
+	Retracted *Retracted `protobuf:"bytes,10,opt,name=retracted,proto3,oneof"`
+}
+
+type Event_Cut struct {
+	Cut *Cut `protobuf:"bytes,12,opt,name=cut,proto3,oneof"`
+}
+
+type Event_Stump struct {
+	Stump *Stump `protobuf:"bytes,13,opt,name=stump,proto3,oneof"`
+}
+
+type Event_Limits struct {
+	Limits *LimitsChanged `protobuf:"bytes,14,opt,name=limits,proto3,oneof"`
+}
+
+type Event_Erased struct {
+	Erased *Erased `protobuf:"bytes,15,opt,name=erased,proto3,oneof"`
+}
+
 type Event_Imported struct {
 	Imported *Imported `protobuf:"bytes,20,opt,name=imported,proto3,oneof"`
 }
@@ -502,6 +648,18 @@ func (*Event_Roster) isEvent_Kind() {}
 func (*Event_Expired) isEvent_Kind() {}
 
 func (*Event_Read) isEvent_Kind() {}
+
+func (*Event_Erase) isEvent_Kind() {}
+
+func (*Event_Retracted) isEvent_Kind() {}
+
+func (*Event_Cut) isEvent_Kind() {}
+
+func (*Event_Stump) isEvent_Kind() {}
+
+func (*Event_Limits) isEvent_Kind() {}
+
+func (*Event_Erased) isEvent_Kind() {}
 
 func (*Event_Imported) isEvent_Kind() {}
 
@@ -527,9 +685,14 @@ type MessageArchived struct {
 	// The 16-byte id under which the archive has the message, if that is not the
 	// record's own: only for one of REASON_IMPORT, in the past of the record.
 	// Within an archive these ids grow as the records' do.
-	ArchiveId     []byte `protobuf:"bytes,10,opt,name=archive_id,json=archiveId,proto3" json:"archive_id,omitempty"`
-	Sender        string `protobuf:"bytes,11,opt,name=sender,proto3" json:"sender,omitempty"` // DIRECTION_ROOM: the occupant's real JID, bare or full; may be unknown
-	Whois         bool   `protobuf:"varint,12,opt,name=whois,proto3" json:"whois,omitempty"`  // DIRECTION_ROOM: the sender's real JID was shown to all occupants
+	ArchiveId []byte `protobuf:"bytes,10,opt,name=archive_id,json=archiveId,proto3" json:"archive_id,omitempty"`
+	Sender    string `protobuf:"bytes,11,opt,name=sender,proto3" json:"sender,omitempty"` // DIRECTION_ROOM: the occupant's real JID, bare or full; may be unknown
+	Whois     bool   `protobuf:"varint,12,opt,name=whois,proto3" json:"whois,omitempty"`  // DIRECTION_ROOM: the sender's real JID was shown to all occupants
+	// How many bytes the stanza had before it was retracted; 0: it wasn't.
+	StanzaBytes uint64 `protobuf:"varint,13,opt,name=stanza_bytes,json=stanzaBytes,proto3" json:"stanza_bytes,omitempty"`
+	// In rows only: how many bytes the stanzas of the archive's time bucket have, up
+	// to this one.
+	BytesSoFar    uint64 `protobuf:"fixed64,14,opt,name=bytes_so_far,json=bytesSoFar,proto3" json:"bytes_so_far,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +809,20 @@ func (x *MessageArchived) GetWhois() bool {
 		return x.Whois
 	}
 	return false
+}
+
+func (x *MessageArchived) GetStanzaBytes() uint64 {
+	if x != nil {
+		return x.StanzaBytes
+	}
+	return 0
+}
+
+func (x *MessageArchived) GetBytesSoFar() uint64 {
+	if x != nil {
+		return x.BytesSoFar
+	}
+	return 0
 }
 
 type Preferences struct {
@@ -1369,6 +1546,511 @@ func (x *Imported) GetMessages() uint32 {
 	return 0
 }
 
+// Retracted makes one archived message a tombstone (XEP-0424, XEP-0425). The
+// record of the message was overwritten in the same commit, so nothing has the
+// original any more.
+type Retracted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	ArchiveId     []byte                 `protobuf:"bytes,2,opt,name=archive_id,json=archiveId,proto3" json:"archive_id,omitempty"` // of the message
+	Stanza        []byte                 `protobuf:"bytes,3,opt,name=stanza,proto3" json:"stanza,omitempty"`                        // that it has now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Retracted) Reset() {
+	*x = Retracted{}
+	mi := &file_log_event_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Retracted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Retracted) ProtoMessage() {}
+
+func (x *Retracted) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Retracted.ProtoReflect.Descriptor instead.
+func (*Retracted) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Retracted) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Retracted) GetArchiveId() []byte {
+	if x != nil {
+		return x.ArchiveId
+	}
+	return nil
+}
+
+func (x *Retracted) GetStanza() []byte {
+	if x != nil {
+		return x.Stanza
+	}
+	return nil
+}
+
+// Cut takes the oldest messages off one archive: in the class of the messages for
+// what it does there, in Audit as the record of it.
+type Cut struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	UpTo          []byte                 `protobuf:"bytes,2,opt,name=up_to,json=upTo,proto3" json:"up_to,omitempty"` // archive id of the newest that is gone
+	Cause         CutCause               `protobuf:"varint,3,opt,name=cause,proto3,enum=mamlog.log.v1.CutCause" json:"cause,omitempty"`
+	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`        // full JID of the client, for a trim
+	Messages      uint64                 `protobuf:"varint,5,opt,name=messages,proto3" json:"messages,omitempty"` // how many went
+	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`       // of their stanzas
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cut) Reset() {
+	*x = Cut{}
+	mi := &file_log_event_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cut) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cut) ProtoMessage() {}
+
+func (x *Cut) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cut.ProtoReflect.Descriptor instead.
+func (*Cut) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Cut) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Cut) GetUpTo() []byte {
+	if x != nil {
+		return x.UpTo
+	}
+	return nil
+}
+
+func (x *Cut) GetCause() CutCause {
+	if x != nil {
+		return x.Cause
+	}
+	return CutCause_CUT_CAUSE_UNSPECIFIED
+}
+
+func (x *Cut) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Cut) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *Cut) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// Stump stands in the place of the last message that a cut took, and says how many
+// there were before it in its time bucket: those that are left keep their numbers.
+type Stump struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	ArchiveId     []byte                 `protobuf:"bytes,2,opt,name=archive_id,json=archiveId,proto3" json:"archive_id,omitempty"`
+	Ordinal       uint64                 `protobuf:"varint,3,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Conversations []*Stump_Conversation  `protobuf:"bytes,5,rep,name=conversations,proto3" json:"conversations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stump) Reset() {
+	*x = Stump{}
+	mi := &file_log_event_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stump) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stump) ProtoMessage() {}
+
+func (x *Stump) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stump.ProtoReflect.Descriptor instead.
+func (*Stump) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Stump) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Stump) GetArchiveId() []byte {
+	if x != nil {
+		return x.ArchiveId
+	}
+	return nil
+}
+
+func (x *Stump) GetOrdinal() uint64 {
+	if x != nil {
+		return x.Ordinal
+	}
+	return 0
+}
+
+func (x *Stump) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Stump) GetConversations() []*Stump_Conversation {
+	if x != nil {
+		return x.Conversations
+	}
+	return nil
+}
+
+// Limits hold for one user instead of the host's. What is absent is the host's.
+type Limits struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	ExpiresAfterSeconds *int64                 `protobuf:"varint,1,opt,name=expires_after_seconds,json=expiresAfterSeconds,proto3,oneof" json:"expires_after_seconds,omitempty"` // no longer than the host's
+	QuotaItems          *uint64                `protobuf:"varint,2,opt,name=quota_items,json=quotaItems,proto3,oneof" json:"quota_items,omitempty"`                              // 0: none
+	QuotaBytes          *uint64                `protobuf:"varint,3,opt,name=quota_bytes,json=quotaBytes,proto3,oneof" json:"quota_bytes,omitempty"`                              // 0: none
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_log_event_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Limits) GetExpiresAfterSeconds() int64 {
+	if x != nil && x.ExpiresAfterSeconds != nil {
+		return *x.ExpiresAfterSeconds
+	}
+	return 0
+}
+
+func (x *Limits) GetQuotaItems() uint64 {
+	if x != nil && x.QuotaItems != nil {
+		return *x.QuotaItems
+	}
+	return 0
+}
+
+func (x *Limits) GetQuotaBytes() uint64 {
+	if x != nil && x.QuotaBytes != nil {
+		return *x.QuotaBytes
+	}
+	return 0
+}
+
+// LimitsChanged records that an operator gave a user limits of their own.
+type LimitsChanged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Before        *Limits                `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         *Limits                `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitsChanged) Reset() {
+	*x = LimitsChanged{}
+	mi := &file_log_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitsChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitsChanged) ProtoMessage() {}
+
+func (x *LimitsChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitsChanged.ProtoReflect.Descriptor instead.
+func (*LimitsChanged) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *LimitsChanged) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *LimitsChanged) GetBefore() *Limits {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *LimitsChanged) GetAfter() *Limits {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *LimitsChanged) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+// Erase orders that nothing of owner be left but that there were things; from it
+// on they are invisible.
+type Erase struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Actor         string                 `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erase) Reset() {
+	*x = Erase{}
+	mi := &file_log_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erase) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erase) ProtoMessage() {}
+
+func (x *Erase) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erase.ProtoReflect.Descriptor instead.
+func (*Erase) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Erase) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Erase) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+// Erased says that it was done: in Audit for all, in the class of the messages for
+// those of that log.
+type Erased struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Owner             string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Actor             string                 `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	Messages          uint64                 `protobuf:"varint,3,opt,name=messages,proto3" json:"messages,omitempty"`
+	Bytes             uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the records
+	PreferenceChanges uint64                 `protobuf:"varint,5,opt,name=preference_changes,json=preferenceChanges,proto3" json:"preference_changes,omitempty"`
+	RosterChanges     uint64                 `protobuf:"varint,6,opt,name=roster_changes,json=rosterChanges,proto3" json:"roster_changes,omitempty"`
+	UpTo              []byte                 `protobuf:"bytes,7,opt,name=up_to,json=upTo,proto3" json:"up_to,omitempty"` // in Audit: the order, or the deletion of the account, that this came after
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Erased) Reset() {
+	*x = Erased{}
+	mi := &file_log_event_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erased) ProtoMessage() {}
+
+func (x *Erased) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erased.ProtoReflect.Descriptor instead.
+func (*Erased) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Erased) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Erased) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Erased) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *Erased) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Erased) GetPreferenceChanges() uint64 {
+	if x != nil {
+		return x.PreferenceChanges
+	}
+	return 0
+}
+
+func (x *Erased) GetRosterChanges() uint64 {
+	if x != nil {
+		return x.RosterChanges
+	}
+	return 0
+}
+
+func (x *Erased) GetUpTo() []byte {
+	if x != nil {
+		return x.UpTo
+	}
+	return nil
+}
+
 type Credentials_Scram struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Mechanism     string                 `protobuf:"bytes,1,opt,name=mechanism,proto3" json:"mechanism,omitempty"` // "SCRAM-SHA-256"
@@ -1382,7 +2064,7 @@ type Credentials_Scram struct {
 
 func (x *Credentials_Scram) Reset() {
 	*x = Credentials_Scram{}
-	mi := &file_log_event_proto_msgTypes[13]
+	mi := &file_log_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +2076,7 @@ func (x *Credentials_Scram) String() string {
 func (*Credentials_Scram) ProtoMessage() {}
 
 func (x *Credentials_Scram) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[13]
+	mi := &file_log_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,11 +2127,63 @@ func (x *Credentials_Scram) GetServerKey() []byte {
 	return nil
 }
 
+type Stump_Conversation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	With          string                 `protobuf:"bytes,1,opt,name=with,proto3" json:"with,omitempty"`
+	Ordinal       uint64                 `protobuf:"varint,2,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stump_Conversation) Reset() {
+	*x = Stump_Conversation{}
+	mi := &file_log_event_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stump_Conversation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stump_Conversation) ProtoMessage() {}
+
+func (x *Stump_Conversation) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stump_Conversation.ProtoReflect.Descriptor instead.
+func (*Stump_Conversation) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *Stump_Conversation) GetWith() string {
+	if x != nil {
+		return x.With
+	}
+	return ""
+}
+
+func (x *Stump_Conversation) GetOrdinal() uint64 {
+	if x != nil {
+		return x.Ordinal
+	}
+	return 0
+}
+
 var File_log_event_proto protoreflect.FileDescriptor
 
 const file_log_event_proto_rawDesc = "" +
 	"\n" +
-	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xda\x03\n" +
+	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xa6\x06\n" +
 	"\x05Event\x12:\n" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mamlog.log.v1.MessageArchivedH\x00R\amessage\x12E\n" +
 	"\vpreferences\x18\x02 \x01(\v2!.mamlog.log.v1.PreferencesChangedH\x00R\vpreferences\x126\n" +
@@ -1457,9 +2191,17 @@ const file_log_event_proto_rawDesc = "" +
 	"\aaccount\x18\x04 \x01(\v2\x1d.mamlog.log.v1.AccountChangedH\x00R\aaccount\x126\n" +
 	"\x06roster\x18\x05 \x01(\v2\x1c.mamlog.log.v1.RosterChangedH\x00R\x06roster\x122\n" +
 	"\aexpired\x18\x06 \x01(\v2\x16.mamlog.log.v1.ExpiredH\x00R\aexpired\x120\n" +
-	"\x04read\x18\a \x01(\v2\x1a.mamlog.log.v1.ArchiveReadH\x00R\x04read\x125\n" +
-	"\bimported\x18\x14 \x01(\v2\x17.mamlog.log.v1.ImportedH\x00R\bimportedB\x06\n" +
-	"\x04kind\"\x82\x03\n" +
+	"\x04read\x18\a \x01(\v2\x1a.mamlog.log.v1.ArchiveReadH\x00R\x04read\x12,\n" +
+	"\x05erase\x18\t \x01(\v2\x14.mamlog.log.v1.EraseH\x00R\x05erase\x128\n" +
+	"\tretracted\x18\n" +
+	" \x01(\v2\x18.mamlog.log.v1.RetractedH\x00R\tretracted\x12&\n" +
+	"\x03cut\x18\f \x01(\v2\x12.mamlog.log.v1.CutH\x00R\x03cut\x12,\n" +
+	"\x05stump\x18\r \x01(\v2\x14.mamlog.log.v1.StumpH\x00R\x05stump\x126\n" +
+	"\x06limits\x18\x0e \x01(\v2\x1c.mamlog.log.v1.LimitsChangedH\x00R\x06limits\x12/\n" +
+	"\x06erased\x18\x0f \x01(\v2\x15.mamlog.log.v1.ErasedH\x00R\x06erased\x125\n" +
+	"\bimported\x18\x14 \x01(\v2\x17.mamlog.log.v1.ImportedH\x00R\bimported\x12#\n" +
+	"\rpersonal_hash\x18\x1e \x01(\fR\fpersonalHashB\x06\n" +
+	"\x04kind\"\xc7\x03\n" +
 	"\x0fMessageArchived\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x126\n" +
@@ -1476,7 +2218,10 @@ const file_log_event_proto_rawDesc = "" +
 	"archive_id\x18\n" +
 	" \x01(\fR\tarchiveId\x12\x16\n" +
 	"\x06sender\x18\v \x01(\tR\x06sender\x12\x14\n" +
-	"\x05whois\x18\f \x01(\bR\x05whois\"m\n" +
+	"\x05whois\x18\f \x01(\bR\x05whois\x12!\n" +
+	"\fstanza_bytes\x18\r \x01(\x04R\vstanzaBytes\x12 \n" +
+	"\fbytes_so_far\x18\x0e \x01(\x06R\n" +
+	"bytesSoFar\"m\n" +
 	"\vPreferences\x120\n" +
 	"\adefault\x18\x01 \x01(\x0e2\x16.mamlog.log.v1.DefaultR\adefault\x12\x16\n" +
 	"\x06always\x18\x02 \x03(\tR\x06always\x12\x14\n" +
@@ -1539,7 +2284,54 @@ const file_log_event_proto_rawDesc = "" +
 	"\bImported\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x1a\n" +
-	"\bmessages\x18\x03 \x01(\rR\bmessages*s\n" +
+	"\bmessages\x18\x03 \x01(\rR\bmessages\"X\n" +
+	"\tRetracted\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1d\n" +
+	"\n" +
+	"archive_id\x18\x02 \x01(\fR\tarchiveId\x12\x16\n" +
+	"\x06stanza\x18\x03 \x01(\fR\x06stanza\"\xa7\x01\n" +
+	"\x03Cut\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x13\n" +
+	"\x05up_to\x18\x02 \x01(\fR\x04upTo\x12-\n" +
+	"\x05cause\x18\x03 \x01(\x0e2\x17.mamlog.log.v1.CutCauseR\x05cause\x12\x14\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\x12\x1a\n" +
+	"\bmessages\x18\x05 \x01(\x04R\bmessages\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\"\xf3\x01\n" +
+	"\x05Stump\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1d\n" +
+	"\n" +
+	"archive_id\x18\x02 \x01(\fR\tarchiveId\x12\x18\n" +
+	"\aordinal\x18\x03 \x01(\x04R\aordinal\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12G\n" +
+	"\rconversations\x18\x05 \x03(\v2!.mamlog.log.v1.Stump.ConversationR\rconversations\x1a<\n" +
+	"\fConversation\x12\x12\n" +
+	"\x04with\x18\x01 \x01(\tR\x04with\x12\x18\n" +
+	"\aordinal\x18\x02 \x01(\x04R\aordinal\"\xc7\x01\n" +
+	"\x06Limits\x127\n" +
+	"\x15expires_after_seconds\x18\x01 \x01(\x03H\x00R\x13expiresAfterSeconds\x88\x01\x01\x12$\n" +
+	"\vquota_items\x18\x02 \x01(\x04H\x01R\n" +
+	"quotaItems\x88\x01\x01\x12$\n" +
+	"\vquota_bytes\x18\x03 \x01(\x04H\x02R\n" +
+	"quotaBytes\x88\x01\x01B\x18\n" +
+	"\x16_expires_after_secondsB\x0e\n" +
+	"\f_quota_itemsB\x0e\n" +
+	"\f_quota_bytes\"\x97\x01\n" +
+	"\rLimitsChanged\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12-\n" +
+	"\x06before\x18\x02 \x01(\v2\x15.mamlog.log.v1.LimitsR\x06before\x12+\n" +
+	"\x05after\x18\x03 \x01(\v2\x15.mamlog.log.v1.LimitsR\x05after\x12\x14\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\"3\n" +
+	"\x05Erase\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05actor\x18\x02 \x01(\tR\x05actor\"\xd1\x01\n" +
+	"\x06Erased\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
+	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x1a\n" +
+	"\bmessages\x18\x03 \x01(\x04R\bmessages\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12-\n" +
+	"\x12preference_changes\x18\x05 \x01(\x04R\x11preferenceChanges\x12%\n" +
+	"\x0eroster_changes\x18\x06 \x01(\x04R\rrosterChanges\x12\x13\n" +
+	"\x05up_to\x18\a \x01(\fR\x04upTo*s\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDIRECTION_IN\x10\x01\x12\x11\n" +
@@ -1577,7 +2369,12 @@ const file_log_event_proto_rawDesc = "" +
 	"\x11SUBSCRIPTION_NONE\x10\x00\x12\x13\n" +
 	"\x0fSUBSCRIPTION_TO\x10\x01\x12\x15\n" +
 	"\x11SUBSCRIPTION_FROM\x10\x02\x12\x15\n" +
-	"\x11SUBSCRIPTION_BOTH\x10\x03B\x10Z\x0emamlog/log;logb\x06proto3"
+	"\x11SUBSCRIPTION_BOTH\x10\x03*g\n" +
+	"\bCutCause\x12\x19\n" +
+	"\x15CUT_CAUSE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eCUT_CAUSE_TRIM\x10\x01\x12\x13\n" +
+	"\x0fCUT_CAUSE_QUOTA\x10\x02\x12\x17\n" +
+	"\x13CUT_CAUSE_RETENTION\x10\x03B\x10Z\x0emamlog/log;logb\x06proto3"
 
 var (
 	file_log_event_proto_rawDescOnce sync.Once
@@ -1591,56 +2388,75 @@ func file_log_event_proto_rawDescGZIP() []byte {
 	return file_log_event_proto_rawDescData
 }
 
-var file_log_event_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_log_event_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_log_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_log_event_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_log_event_proto_goTypes = []any{
 	(Direction)(0),             // 0: mamlog.log.v1.Direction
 	(Reason)(0),                // 1: mamlog.log.v1.Reason
 	(Default)(0),               // 2: mamlog.log.v1.Default
 	(Cause)(0),                 // 3: mamlog.log.v1.Cause
 	(Subscription)(0),          // 4: mamlog.log.v1.Subscription
-	(*Event)(nil),              // 5: mamlog.log.v1.Event
-	(*MessageArchived)(nil),    // 6: mamlog.log.v1.MessageArchived
-	(*Preferences)(nil),        // 7: mamlog.log.v1.Preferences
-	(*PreferencesChanged)(nil), // 8: mamlog.log.v1.PreferencesChanged
-	(*Policy)(nil),             // 9: mamlog.log.v1.Policy
-	(*PolicyChanged)(nil),      // 10: mamlog.log.v1.PolicyChanged
-	(*Credentials)(nil),        // 11: mamlog.log.v1.Credentials
-	(*AccountChanged)(nil),     // 12: mamlog.log.v1.AccountChanged
-	(*RosterItem)(nil),         // 13: mamlog.log.v1.RosterItem
-	(*RosterChanged)(nil),      // 14: mamlog.log.v1.RosterChanged
-	(*Expired)(nil),            // 15: mamlog.log.v1.Expired
-	(*ArchiveRead)(nil),        // 16: mamlog.log.v1.ArchiveRead
-	(*Imported)(nil),           // 17: mamlog.log.v1.Imported
-	(*Credentials_Scram)(nil),  // 18: mamlog.log.v1.Credentials.Scram
+	(CutCause)(0),              // 5: mamlog.log.v1.CutCause
+	(*Event)(nil),              // 6: mamlog.log.v1.Event
+	(*MessageArchived)(nil),    // 7: mamlog.log.v1.MessageArchived
+	(*Preferences)(nil),        // 8: mamlog.log.v1.Preferences
+	(*PreferencesChanged)(nil), // 9: mamlog.log.v1.PreferencesChanged
+	(*Policy)(nil),             // 10: mamlog.log.v1.Policy
+	(*PolicyChanged)(nil),      // 11: mamlog.log.v1.PolicyChanged
+	(*Credentials)(nil),        // 12: mamlog.log.v1.Credentials
+	(*AccountChanged)(nil),     // 13: mamlog.log.v1.AccountChanged
+	(*RosterItem)(nil),         // 14: mamlog.log.v1.RosterItem
+	(*RosterChanged)(nil),      // 15: mamlog.log.v1.RosterChanged
+	(*Expired)(nil),            // 16: mamlog.log.v1.Expired
+	(*ArchiveRead)(nil),        // 17: mamlog.log.v1.ArchiveRead
+	(*Imported)(nil),           // 18: mamlog.log.v1.Imported
+	(*Retracted)(nil),          // 19: mamlog.log.v1.Retracted
+	(*Cut)(nil),                // 20: mamlog.log.v1.Cut
+	(*Stump)(nil),              // 21: mamlog.log.v1.Stump
+	(*Limits)(nil),             // 22: mamlog.log.v1.Limits
+	(*LimitsChanged)(nil),      // 23: mamlog.log.v1.LimitsChanged
+	(*Erase)(nil),              // 24: mamlog.log.v1.Erase
+	(*Erased)(nil),             // 25: mamlog.log.v1.Erased
+	(*Credentials_Scram)(nil),  // 26: mamlog.log.v1.Credentials.Scram
+	(*Stump_Conversation)(nil), // 27: mamlog.log.v1.Stump.Conversation
 }
 var file_log_event_proto_depIdxs = []int32{
-	6,  // 0: mamlog.log.v1.Event.message:type_name -> mamlog.log.v1.MessageArchived
-	8,  // 1: mamlog.log.v1.Event.preferences:type_name -> mamlog.log.v1.PreferencesChanged
-	10, // 2: mamlog.log.v1.Event.policy:type_name -> mamlog.log.v1.PolicyChanged
-	12, // 3: mamlog.log.v1.Event.account:type_name -> mamlog.log.v1.AccountChanged
-	14, // 4: mamlog.log.v1.Event.roster:type_name -> mamlog.log.v1.RosterChanged
-	15, // 5: mamlog.log.v1.Event.expired:type_name -> mamlog.log.v1.Expired
-	16, // 6: mamlog.log.v1.Event.read:type_name -> mamlog.log.v1.ArchiveRead
-	17, // 7: mamlog.log.v1.Event.imported:type_name -> mamlog.log.v1.Imported
-	0,  // 8: mamlog.log.v1.MessageArchived.direction:type_name -> mamlog.log.v1.Direction
-	1,  // 9: mamlog.log.v1.MessageArchived.reason:type_name -> mamlog.log.v1.Reason
-	2,  // 10: mamlog.log.v1.Preferences.default:type_name -> mamlog.log.v1.Default
-	7,  // 11: mamlog.log.v1.PreferencesChanged.before:type_name -> mamlog.log.v1.Preferences
-	7,  // 12: mamlog.log.v1.PreferencesChanged.after:type_name -> mamlog.log.v1.Preferences
-	3,  // 13: mamlog.log.v1.PreferencesChanged.cause:type_name -> mamlog.log.v1.Cause
-	2,  // 14: mamlog.log.v1.Policy.default:type_name -> mamlog.log.v1.Default
-	9,  // 15: mamlog.log.v1.PolicyChanged.before:type_name -> mamlog.log.v1.Policy
-	9,  // 16: mamlog.log.v1.PolicyChanged.after:type_name -> mamlog.log.v1.Policy
-	18, // 17: mamlog.log.v1.Credentials.scram:type_name -> mamlog.log.v1.Credentials.Scram
-	11, // 18: mamlog.log.v1.AccountChanged.credentials:type_name -> mamlog.log.v1.Credentials
-	4,  // 19: mamlog.log.v1.RosterItem.subscription:type_name -> mamlog.log.v1.Subscription
-	13, // 20: mamlog.log.v1.RosterChanged.item:type_name -> mamlog.log.v1.RosterItem
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	7,  // 0: mamlog.log.v1.Event.message:type_name -> mamlog.log.v1.MessageArchived
+	9,  // 1: mamlog.log.v1.Event.preferences:type_name -> mamlog.log.v1.PreferencesChanged
+	11, // 2: mamlog.log.v1.Event.policy:type_name -> mamlog.log.v1.PolicyChanged
+	13, // 3: mamlog.log.v1.Event.account:type_name -> mamlog.log.v1.AccountChanged
+	15, // 4: mamlog.log.v1.Event.roster:type_name -> mamlog.log.v1.RosterChanged
+	16, // 5: mamlog.log.v1.Event.expired:type_name -> mamlog.log.v1.Expired
+	17, // 6: mamlog.log.v1.Event.read:type_name -> mamlog.log.v1.ArchiveRead
+	24, // 7: mamlog.log.v1.Event.erase:type_name -> mamlog.log.v1.Erase
+	19, // 8: mamlog.log.v1.Event.retracted:type_name -> mamlog.log.v1.Retracted
+	20, // 9: mamlog.log.v1.Event.cut:type_name -> mamlog.log.v1.Cut
+	21, // 10: mamlog.log.v1.Event.stump:type_name -> mamlog.log.v1.Stump
+	23, // 11: mamlog.log.v1.Event.limits:type_name -> mamlog.log.v1.LimitsChanged
+	25, // 12: mamlog.log.v1.Event.erased:type_name -> mamlog.log.v1.Erased
+	18, // 13: mamlog.log.v1.Event.imported:type_name -> mamlog.log.v1.Imported
+	0,  // 14: mamlog.log.v1.MessageArchived.direction:type_name -> mamlog.log.v1.Direction
+	1,  // 15: mamlog.log.v1.MessageArchived.reason:type_name -> mamlog.log.v1.Reason
+	2,  // 16: mamlog.log.v1.Preferences.default:type_name -> mamlog.log.v1.Default
+	8,  // 17: mamlog.log.v1.PreferencesChanged.before:type_name -> mamlog.log.v1.Preferences
+	8,  // 18: mamlog.log.v1.PreferencesChanged.after:type_name -> mamlog.log.v1.Preferences
+	3,  // 19: mamlog.log.v1.PreferencesChanged.cause:type_name -> mamlog.log.v1.Cause
+	2,  // 20: mamlog.log.v1.Policy.default:type_name -> mamlog.log.v1.Default
+	10, // 21: mamlog.log.v1.PolicyChanged.before:type_name -> mamlog.log.v1.Policy
+	10, // 22: mamlog.log.v1.PolicyChanged.after:type_name -> mamlog.log.v1.Policy
+	26, // 23: mamlog.log.v1.Credentials.scram:type_name -> mamlog.log.v1.Credentials.Scram
+	12, // 24: mamlog.log.v1.AccountChanged.credentials:type_name -> mamlog.log.v1.Credentials
+	4,  // 25: mamlog.log.v1.RosterItem.subscription:type_name -> mamlog.log.v1.Subscription
+	14, // 26: mamlog.log.v1.RosterChanged.item:type_name -> mamlog.log.v1.RosterItem
+	5,  // 27: mamlog.log.v1.Cut.cause:type_name -> mamlog.log.v1.CutCause
+	27, // 28: mamlog.log.v1.Stump.conversations:type_name -> mamlog.log.v1.Stump.Conversation
+	22, // 29: mamlog.log.v1.LimitsChanged.before:type_name -> mamlog.log.v1.Limits
+	22, // 30: mamlog.log.v1.LimitsChanged.after:type_name -> mamlog.log.v1.Limits
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_log_event_proto_init() }
@@ -1656,15 +2472,22 @@ func file_log_event_proto_init() {
 		(*Event_Roster)(nil),
 		(*Event_Expired)(nil),
 		(*Event_Read)(nil),
+		(*Event_Erase)(nil),
+		(*Event_Retracted)(nil),
+		(*Event_Cut)(nil),
+		(*Event_Stump)(nil),
+		(*Event_Limits)(nil),
+		(*Event_Erased)(nil),
 		(*Event_Imported)(nil),
 	}
+	file_log_event_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_event_proto_rawDesc), len(file_log_event_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   14,
+			NumEnums:      6,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -16,6 +16,7 @@ import (
 //	once    0x03 | generation uint32 | SHA-256(owner,key)[:16] → archive id of the record
 //	import  0x04 | class uint16 | archive id 16 bytes | ulid  → empty
 //	record  0x10 | class uint16 | ulid 16 bytes               → Event (protobuf)
+//	personal 0x11 | ulid 16 bytes                             → salt 16 bytes, Event (protobuf), see personal.go
 //
 // Numbers are big-endian, so the records of a class lie in the order of their
 // ids, and everything in it older than a moment is one range. Records that have
@@ -27,6 +28,8 @@ const (
 	kindOnce   byte = 0x03
 	kindImport byte = 0x04
 	kindRecord byte = 0x10
+
+	kindPersonal byte = 0x11
 )
 
 const recordKeyLen = 1 + 2 + 16

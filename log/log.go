@@ -52,7 +52,11 @@ func (r Record) Time() time.Time { return IDTime(r.ID) }
 // ArchiveID is the id under which an archive has the message that the record
 // holds: the record's own but for an import.
 func (r Record) ArchiveID() (id ulid.ULID) {
-	if b := r.Event.GetMessage().GetArchiveId(); len(b) == len(id) {
+	b := r.Event.GetMessage().GetArchiveId()
+	if s := r.Event.GetStump(); s != nil {
+		b = s.GetArchiveId()
+	}
+	if len(b) == len(id) {
 		return ulid.ULID(b)
 	}
 	return r.ID
@@ -79,6 +83,8 @@ type Log struct {
 	pending map[string]ulid.ULID // once keys queued but not yet readable in db
 	closed  bool
 	err     error
+	taking  int            // entries on their way that change what is in the log already
+	scrubs  map[Class]span // see Owed
 
 	classes struct {
 		sync.RWMutex
@@ -139,6 +145,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		Cache:              o.Cache,
 		Logger:             EngineLogger(o.Logger),
 		FormatMajorVersion: pebble.FormatNewest,
+		Cleaner:            cleaner{},
 		MemTableSize:       16 << 20, // it counts against the cache
 		// Records arrive in key order, so there is little to merge: flushed
 		// tables move down as they are.
@@ -181,7 +188,10 @@ func (l *Log) load() error {
 	if err := l.findStrays(last); err != nil {
 		return err
 	}
-	return l.loadClasses()
+	if err := l.loadClasses(); err != nil {
+		return err
+	}
+	return l.loadScrubs()
 }
 
 // maxStrays bounds how many are looked for.
@@ -247,9 +257,7 @@ type Stats struct {
 	Commits    uint64 // group commits, each with one fsync
 	Bytes      uint64 // of records' keys and values
 	Duplicates uint64 // appends recognised by their idempotency key
-	// DiskBytes are on disk now, without the files of the write-ahead log that are
-	// kept to be written over: up to five of 16 MiB.
-	DiskBytes uint64
+	DiskBytes  uint64 // on disk now
 }
 
 // Stats returns the counters.

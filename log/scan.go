@@ -37,23 +37,41 @@ func (s *Snapshot) Close() error { return s.db.Close() }
 // what is in it and nothing else, and calls then at that very moment: a snapshot
 // that then takes of a follower's rows shows the same state.
 func (l *Log) Snapshot(then func()) (*Snapshot, error) {
-	// Only an expiry takes records away that are in the log already; none may be
-	// written but not yet applied.
+	// What changes records that are in the log already must not be written and yet
+	// not applied: then it is tried again, behind that.
 	l.expiring.Lock()
 	defer l.expiring.Unlock()
-	done := make(chan error, 1)
-	var s *Snapshot
-	err := l.Append(nil, func(_ []ulid.ULID, err error) {
+	for {
+		done := make(chan error, 1)
+		var s *Snapshot
+		err := l.Append(nil, func(_ []ulid.ULID, err error) {
+			if err == nil {
+				l.mu.Lock()
+				if l.taking == 0 {
+					s = &Snapshot{log: l, db: l.db.NewSnapshot(), Last: l.Last()}
+					then()
+				}
+				l.mu.Unlock()
+			}
+			done <- err
+		})
 		if err == nil {
-			s = &Snapshot{log: l, db: l.db.NewSnapshot(), Last: l.Last()}
-			then()
+			err = <-done
 		}
-		done <- err
-	})
-	if err == nil {
-		err = <-done
+		if s != nil || err != nil {
+			return s, err
+		}
 	}
-	return s, err
+}
+
+// takers counts the entries that change what is in the log already.
+func takers(entries []Entry) (n int) {
+	for _, e := range entries {
+		if len(e.Rewrites) > 0 || len(e.Forget.records) > 0 || e.Event.GetExpired() != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // Scan yields the records after position up to s.Last, like Log.Scan.
@@ -84,6 +102,9 @@ func (s *Snapshot) Scan(after ulid.ULID) iter.Seq2[Record, error] {
 				break
 			}
 			r, err := decodeRecord(next.Key(), next.Value())
+			if err == nil {
+				err = reattach(s.db, &r)
+			}
 			if err != nil {
 				fail(err)
 				return
@@ -173,7 +194,9 @@ func (l *Log) Get(c Class, id ulid.ULID) (r Record, ok bool, err error) {
 		return Record{}, false, fmt.Errorf("read record %s: %w", id, err)
 	}
 	defer closer.Close()
-	r, err = decodeRecord(key, v)
+	if r, err = decodeRecord(key, v); err == nil {
+		err = reattach(l.db, &r)
+	}
 	return r, err == nil, err
 }
 

@@ -134,7 +134,7 @@ func cutBytes(b []byte) (head, rest []byte, ok bool) {
 	return b[:size:size], b[size:], true
 }
 
-func appendMessageValue(b []byte, ordinal uint64, m *log.MessageArchived) ([]byte, error) {
+func appendMessageValue(b []byte, ordinal uint64, m *log.MessageArchived, soFar uint64) ([]byte, error) {
 	var flags byte
 	for _, f := range [...]struct {
 		flag byte
@@ -157,6 +157,7 @@ func appendMessageValue(b []byte, ordinal uint64, m *log.MessageArchived) ([]byt
 	event := &log.MessageArchived{
 		Peer: m.Peer, Direction: m.Direction, Reason: m.Reason,
 		DecidedBy: m.DecidedBy, StanzaId: m.StanzaId, AlsoPeer: m.AlsoPeer,
+		StanzaBytes: m.StanzaBytes, BytesSoFar: soFar,
 	}
 	options := proto.MarshalOptions{Deterministic: true}
 	b = binary.AppendUvarint(b, uint64(options.Size(event)))
@@ -204,14 +205,8 @@ func (w width) start(bucket uint32) ulid.ULID {
 
 func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	c := rec.Class
-	if _, ok := w.rows.widths[c]; !ok {
-		width := w.store.width(c)
-		if err := w.batch.Set(widthKey(c), binary.BigEndian.AppendUint64(nil, uint64(width)), nil); err != nil {
-			return err
-		}
-		w.rows.spanMu.Lock()
-		w.rows.widths[c] = width
-		w.rows.spanMu.Unlock()
+	if err := w.width(c); err != nil {
+		return err
 	}
 	id := rec.ArchiveID()
 	bucket := w.rows.widths[c].bucketOf(id)
@@ -222,7 +217,11 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	if err != nil {
 		return err
 	}
-	value, err := appendMessageValue(make([]byte, 0, len(m.GetStanza())+128), ordinal, m)
+	soFar, err := w.grow(prefix, counted(m))
+	if err != nil {
+		return err
+	}
+	value, err := appendMessageValue(make([]byte, 0, len(m.GetStanza())+128), ordinal, m, soFar)
 	if err != nil {
 		return err
 	}
@@ -245,6 +244,21 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// width makes the class's bucket width known.
+func (w *writer) width(c log.Class) error {
+	if _, ok := w.rows.widths[c]; ok {
+		return nil
+	}
+	width := w.store.width(c)
+	if err := w.batch.Set(widthKey(c), binary.BigEndian.AppendUint64(nil, uint64(width)), nil); err != nil {
+		return err
+	}
+	w.rows.spanMu.Lock()
+	w.rows.widths[c] = width
+	w.rows.spanMu.Unlock()
 	return nil
 }
 
@@ -271,7 +285,7 @@ func (w *writer) expire(x *log.Expired) error {
 	if w.expired == nil {
 		w.expired = make(map[log.Class]uint32)
 	}
-	w.expired[c] = first
+	w.expired[c], w.moved = first, true
 	return w.batch.DeleteRange(bucketKey(c, 0), bucketKey(c, first), nil)
 }
 

@@ -15,12 +15,15 @@ import (
 //	meta          0x01 | name                                           → by name
 //	message       0x10 | class uint16 | bucket uint32 | 1 | owner 00 ^ulid         → ordinal, event, stanza
 //	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ^ulid → ordinal, event, stanza; or ordinal
+//	floor         0x10 | class uint16 | bucket uint32 | 3 | owner 00        → ulid, see cut.go
 //	preferences   0x20 | owner                                          → ulid, Preferences
 //	pref. change  0x21 | owner 00 ulid                                  → PreferencesChanged
 //	policy change 0x22 | host 00 ulid                                   → PolicyChanged
 //	account       0x23 | host 00 localpart                              → Credentials
 //	roster item   0x24 | owner 00 contact                               → RosterItem
-//	deleted       0x25 | owner                                          → ulid of the account's or room's deletion
+//	deleted       0x25 | owner                                          → ulid of the account's or room's deletion, or of the order to erase
+//	erased        0x26 | owner                                          → ulid of the event that says it was done
+//	limits        0x27 | owner                                          → Limits
 //	tree          0x30 | index uint64                                   → hash of the audit tree, as tlog.StoredHashIndex counts them
 //	leaf          0x31 | n uint64                                       → ulid of the audit record that is leaf n
 //
@@ -45,11 +48,14 @@ const (
 	kindAccount     byte = 0x23
 	kindRoster      byte = 0x24
 	kindDeleted     byte = 0x25
+	kindErased      byte = 0x26
+	kindLimits      byte = 0x27
 	kindTree        byte = 0x30
 	kindLeaf        byte = 0x31
 
 	partMessage      byte = 1
 	partConversation byte = 2
+	partFloor        byte = 3
 )
 
 var (

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/mod/sumdb/tlog"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"mamlog/audit"
@@ -29,14 +30,15 @@ type model struct {
 	history  map[string]int
 	accounts map[string]bool
 	roster   map[string]bool // "owner contact"
-	audit    []tlog.Hash     // leaves
+	cut      map[string]ulid.ULID
+	audit    []tlog.Hash // leaves
 }
 
 func newModel() *model {
 	return &model{
 		byID:  make(map[ulid.ULID]*log.MessageArchived),
 		prefs: make(map[string]*log.Preferences), history: make(map[string]int),
-		accounts: make(map[string]bool), roster: make(map[string]bool),
+		accounts: make(map[string]bool), roster: make(map[string]bool), cut: make(map[string]ulid.ULID),
 	}
 }
 
@@ -62,8 +64,9 @@ func (m *model) matches(q Query, r Row) bool {
 	return q.With == e.Peer || q.With == bareJID(e.Peer) || q.With == e.AlsoPeer
 }
 
-// last is the greatest id that owner's archive has.
+// last is the greatest id that owner's archive has had.
 func (m *model) last(owner string) (id ulid.ULID) {
+	id = m.cut[owner]
 	for _, r := range m.messages {
 		if r.Owner == owner && r.ID.Compare(id) > 0 {
 			id = r.ID
@@ -74,7 +77,7 @@ func (m *model) last(owner string) (id ulid.ULID) {
 
 // size is what a query's MaxBytes counts of a row.
 func (m *model) size(q Query, id ulid.ULID) int {
-	v, err := appendMessageValue(nil, 1, m.byID[id])
+	v, err := appendMessageValue(nil, 1, m.byID[id], 1)
 	if err != nil {
 		panic(err)
 	}
@@ -238,7 +241,7 @@ func (m *machine) draw(t *rapid.T) *log.MessageArchived {
 		Peer:      rapid.SampledFrom(peers).Draw(t, "peer"),
 		Direction: log.Direction_DIRECTION_IN,
 		Reason:    log.Reason_REASON_BODY,
-		Stanza:    []byte(rapid.StringN(0, 40, -1).Draw(t, "stanza")),
+		Stanza:    []byte(rapid.StringN(1, 40, -1).Draw(t, "stanza")),
 	}
 	switch {
 	case e.Owner == room:
@@ -330,6 +333,134 @@ func (m *machine) Expire(t *rapid.T) {
 		}
 		return old
 	})
+}
+
+// drop forgets, in the model, the messages that gone says are.
+func (m *machine) drop(gone func(Row) bool) {
+	m.model.messages = slices.DeleteFunc(m.model.messages, func(r Row) bool {
+		if gone(r) {
+			delete(m.model.byID, r.ID)
+			return true
+		}
+		return false
+	})
+}
+
+// cut takes the oldest off an archive, in steps.
+func (m *machine) cut(t *rapid.T, owner string, up ulid.ULID, cause log.CutCause) {
+	step := rapid.IntRange(2, 9).Draw(t, "in steps of")
+	for more := true; more; {
+		var err error
+		if more, err = m.store.Cut(context.Background(), m.class, up, step, &log.Cut{Owner: owner, Cause: cause}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.drop(func(r Row) bool { return r.Owner == owner && r.ID.Compare(up) <= 0 })
+	m.model.cut[owner] = up
+}
+
+func (m *machine) Trim(t *rapid.T) {
+	if n := len(m.model.messages); n > 0 {
+		r := m.model.messages[rapid.IntRange(0, n-1).Draw(t, "trim up to")]
+		m.cut(t, r.Owner, r.ID, log.CutCause_CUT_CAUSE_TRIM)
+	}
+}
+
+// Quota cuts an archive to what it may hold: nothing more goes than must.
+func (m *machine) Quota(t *rapid.T) {
+	owner := rapid.SampledFrom(owners).Draw(t, "owner")
+	keep := Usage{uint64(rapid.IntRange(0, 6).Draw(t, "messages")), uint64(rapid.IntRange(0, 80).Draw(t, "bytes"))}
+	up, ok, err := m.store.Surplus(Query{Class: m.class, Owner: owner}, keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left Usage
+	var want ulid.ULID
+	for _, r := range slices.Backward(m.model.messages) {
+		if r.Owner != owner {
+			continue
+		}
+		left.Messages, left.Bytes = left.Messages+1, left.Bytes+counted(m.model.byID[r.ID])
+		if keep.Messages > 0 && left.Messages > keep.Messages || keep.Bytes > 0 && left.Bytes > keep.Bytes {
+			want = r.ID
+			break
+		}
+	}
+	if up != want || ok != (want != ulid.ULID{}) {
+		t.Fatalf("to keep %+v of %s, cut at %s, %v; want %s", keep, owner, up, ok, want)
+	}
+	if ok {
+		m.cut(t, owner, up, log.CutCause_CUT_CAUSE_QUOTA)
+	}
+}
+
+func (m *machine) Retract(t *rapid.T) {
+	n := len(m.model.messages)
+	if n == 0 {
+		return
+	}
+	at := rapid.IntRange(0, n-1).Draw(t, "retract")
+	r := &m.model.messages[at]
+	page, err := m.store.Query(Query{Class: m.class, Owner: r.Owner, IDs: []ulid.ULID{r.ID}, Max: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tombstone := []byte(rapid.StringN(1, 5, -1).Draw(t, "tombstone"))
+	e, err := m.store.Retraction(m.class, page.Rows[0], tombstone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.log.AppendWait(context.Background(), e); err != nil {
+		t.Fatal(err)
+	}
+	r.Stanza = tombstone
+	event := proto.Clone(m.model.byID[r.ID]).(*log.MessageArchived)
+	event.Stanza, event.StanzaBytes = tombstone, counted(event)
+	m.model.byID[r.ID] = event
+}
+
+func (m *machine) Erase(t *rapid.T) {
+	owner := rapid.SampledFrom(owners).Draw(t, "owner")
+	ctx := context.Background()
+	order := m.append(&log.Event{Kind: &log.Event_Erase{Erase: &log.Erase{Owner: owner}}}, log.Audit)
+	if _, _, err := m.log.Erase(ctx, m.class, owner, "x"); err != nil {
+		t.Fatal(err)
+	}
+	personal, err := m.log.PersonalOf(owner, order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := m.log.AppendWait(ctx, log.Entry{Class: log.Audit, Forget: personal, Event: &log.Event{Kind: &log.Event_Erased{
+		Erased: &log.Erased{Owner: owner, UpTo: order[:]},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.leaf(ids[0])
+	m.drop(func(r Row) bool { return r.Owner == owner })
+	delete(m.model.prefs, owner)
+	for k := range m.model.roster {
+		if strings.HasPrefix(k, owner+" ") {
+			delete(m.model.roster, k)
+		}
+	}
+	for c, err := range m.store.PreferenceHistory(owner) {
+		if err != nil || len(c.Change.GetAfter().GetNever())+len(c.Change.GetBefore().GetNever()) > 0 {
+			t.Fatalf("%s was erased, and its preferences are %v, %v", owner, c.Change, err)
+		}
+	}
+}
+
+func (m *machine) Scrub(t *rapid.T) {
+	err := m.log.Scrub(context.Background(), m.class, func(from, to ulid.ULID) error {
+		return m.store.Scrub(context.Background(), m.class, from, to)
+	})
+	if err := errors.Join(err, m.log.ScrubPersonal(context.Background()), m.store.ScrubPersonal(context.Background())); err != nil {
+		t.Fatal(err)
+	}
+	if from, to, ok := m.log.Owed(m.class); ok {
+		t.Fatalf("after a scrub, %s to %s is owed", from, to)
+	}
 }
 
 func (m *machine) Rebuild(t *rapid.T) {
@@ -466,6 +597,15 @@ func (m *machine) State(t *rapid.T) {
 				first = r.ID
 			}
 			last = r.ID
+		}
+		var uses Usage
+		for _, r := range m.model.messages {
+			if r.Owner == o {
+				uses.Messages, uses.Bytes = uses.Messages+1, uses.Bytes+counted(m.model.byID[r.ID])
+			}
+		}
+		if u, err := m.store.Usage(Query{Class: m.class, Owner: o}); err != nil || u != uses {
+			t.Fatalf("%s uses %+v, %v; want %+v", o, u, err, uses)
 		}
 		f, l, ok, err := m.store.Bounds(m.class, o, time.Time{}, ulid.ULID{})
 		if err != nil || f.ID != first || l.ID != last || ok != (first != ulid.ULID{}) {

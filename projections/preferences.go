@@ -91,6 +91,9 @@ func (r *rows) preferenceEntry(owner string) (e preferenceEntry, err error) {
 			return e, err
 		}
 	}
+	if e.limits, err = r.ownLimits(owner); err != nil {
+		return e, err
+	}
 	v, err = r.get(append([]byte{kindDeleted}, owner...))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return e, nil
@@ -109,6 +112,7 @@ type preferenceCache struct {
 type preferenceEntry struct {
 	preferences *log.Preferences
 	id, deleted ulid.ULID
+	limits      *log.Limits
 }
 
 const maxPreferenceEntries = 1 << 17

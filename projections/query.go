@@ -111,7 +111,7 @@ func (r *rows) query(q Query, visit func(Row) error) (Page, error) {
 		return Page{}, err
 	}
 	defer sc.close()
-	all := interval{hi: maxID}.from(ceilID(q.NotBefore)).after(q.Floor)
+	all := sc.all(q)
 	for _, id := range [...]ulid.ULID{q.After, q.Before, q.PageAfter, q.PageBefore} {
 		if id != (ulid.ULID{}) {
 			if err := sc.mustHold(id, all.lo); err != nil {
@@ -190,8 +190,9 @@ type scan struct {
 	class       log.Class
 	owner, peer string
 	width       width
-	span        span // buckets that may hold something
-	empty       bool // none does
+	floor       ulid.ULID // nothing up to it can be seen
+	span        span      // buckets that may hold something
+	empty       bool      // none does
 	turn        uint64
 	it          *pebble.Iterator
 	messages    *pebble.Iterator // to find message rows; made when it is needed, else nil
@@ -215,18 +216,26 @@ type knownRank struct {
 func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
 	sc := &scan{rows: r, class: c, owner: owner, peer: peer, turn: r.tops.now()}
 	r.spanMu.RLock()
+	defer r.spanMu.RUnlock()
 	sp, ok := r.spans[c]
 	sc.width = r.widths[c]
-	r.spanMu.RUnlock()
 	sc.span, sc.empty = sp, !ok
 	if sc.empty {
 		return sc, nil
 	}
 	var err error
+	if sc.floor, err = r.floor(c, owner); err != nil {
+		return nil, err
+	}
 	sc.it, err = r.db.NewIter(&pebble.IterOptions{
 		LowerBound: bucketKey(c, sp.first), UpperBound: end(bucketKey(c, sp.last)),
 	})
 	return sc, err
+}
+
+// all are the ids of what exists in the archive for q.
+func (sc *scan) all(q Query) interval {
+	return interval{hi: maxID}.from(ceilID(q.NotBefore)).after(q.Floor).after(sc.floor)
 }
 
 func (sc *scan) close() {

@@ -243,8 +243,11 @@ func describe(key []byte) string {
 	switch {
 	case key[0] == kindBucket && len(key) > 8:
 		what := "message"
-		if key[7] == partConversation {
+		switch key[7] {
+		case partConversation:
 			what = "conversation row"
+		case partFloor:
+			return "floor of " + owned(key[8:])
 		}
 		return fmt.Sprintf("%s %s of %s", what, rowID(key), owned(key[8:]))
 	case key[0] == kindPreferences:
@@ -265,6 +268,12 @@ func describe(key []byte) string {
 			return fmt.Sprintf("hash of audit record %d", n)
 		}
 		return fmt.Sprintf("hash of audit records %d to %d", n<<level, (n+1)<<level-1)
+	}
+	switch key[0] {
+	case kindDeleted, kindErased:
+		return "erasure of " + string(key[1:])
+	case kindLimits:
+		return "limits of " + string(key[1:])
 	}
 	return fmt.Sprintf("row %x", key)
 }

@@ -26,7 +26,7 @@ import (
 
 // formatVersion changes whenever the same log gives other rows; a store of
 // another version is rebuilt when it is opened.
-const formatVersion = 2
+const formatVersion = 3
 
 // Options for Open. The zero value works.
 type Options struct {
@@ -67,10 +67,15 @@ type rows struct {
 	dir      string
 	position ulid.ULID
 	ordinals ordinals
+	sizes    ordinals // bytes so far, by the prefixes of archives
 
 	tops tops
 
-	// Queries read these too.
+	floorMu sync.Mutex
+	floors  map[string]ulid.ULID // by class and owner, those looked up of late
+
+	// Queries read these too. spanMu is held for writing while rows are committed
+	// of which some are below a floor then.
 	spanMu sync.RWMutex
 	widths map[log.Class]width
 	spans  map[log.Class]span // which buckets may hold something
@@ -351,9 +356,10 @@ func (s *Store) Apply(records []log.Record) error {
 // returns whose preferences changed.
 func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error) {
 	for len(records) > 0 {
-		// An expiry has a batch of its own: what comes after it may lie in a bucket
-		// that it empties, and must find it empty.
-		n := slices.IndexFunc(records, func(rec log.Record) bool { return rec.Event.GetExpired() != nil })
+		// What deletes rows has a batch of its own: it reads what was written before,
+		// and what comes after it may lie in a bucket that it empties, and must find
+		// it empty.
+		n := slices.IndexFunc(records, func(rec log.Record) bool { return removes(rec.Event) })
 		switch {
 		case n < 0:
 			n = len(records)
@@ -392,7 +398,7 @@ func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err 
 	if old || w.others {
 		r.tops.forget()
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
+	if err := r.commit(b, w.moved); err != nil {
 		return nil, err
 	}
 	if old || w.others {
@@ -400,12 +406,36 @@ func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err 
 	}
 	r.position = position
 	r.grow(w.leaves)
-	if len(w.expired) > 0 {
-		r.narrowSpans(w.expired)
-		r.ordinals = ordinals{} // those of the buckets that are gone among them
+	r.narrowSpans(w.expired)
+	if len(w.expired) > 0 || w.renumbered {
+		r.ordinals, r.sizes = ordinals{}, ordinals{} // those of the buckets that are gone among them
 	}
 	r.ordinals.turn()
+	r.sizes.turn()
 	return w.changed, nil
+}
+
+// commit lets queries see the batch; with moved, not between an iterator of theirs
+// and the floor that belongs to it.
+func (r *rows) commit(b *pebble.Batch, moved bool) error {
+	if !moved {
+		return b.Commit(pebble.NoSync)
+	}
+	r.spanMu.Lock()
+	defer r.spanMu.Unlock()
+	r.floorMu.Lock()
+	defer r.floorMu.Unlock()
+	r.floors = nil
+	return b.Commit(pebble.NoSync)
+}
+
+// removes tells whether e deletes rows in bulk.
+func removes(e *log.Event) bool {
+	switch e.GetKind().(type) {
+	case *log.Event_Expired, *log.Event_Cut, *log.Event_Stump, *log.Event_Erased:
+		return true
+	}
+	return false
 }
 
 // writer folds records into one batch.
@@ -416,9 +446,13 @@ type writer struct {
 	changed []string           // owners of changed preferences
 	touched map[log.Class]span // buckets written to
 	expired map[log.Class]uint32
-	others  bool                // there were other events than messages
-	leaves  int64               // of the audit tree, those of this batch among them
-	hashes  map[int64]tlog.Hash // of the audit tree, of this batch
+
+	moved      bool // floors, or rows that are not to be seen
+	renumbered bool // ordinals that are remembered may be wrong
+
+	others bool                // there were other events than messages
+	leaves int64               // of the audit tree, those of this batch among them
+	hashes map[int64]tlog.Hash // of the audit tree, of this batch
 }
 
 func (w *writer) fold(rec log.Record) error {
@@ -443,6 +477,18 @@ func (w *writer) fold(rec log.Record) error {
 		return w.roster(e.Roster)
 	case *log.Event_Expired:
 		return w.expire(e.Expired)
+	case *log.Event_Retracted:
+		return w.retracted(rec, e.Retracted)
+	case *log.Event_Cut:
+		return w.cut(rec, e.Cut)
+	case *log.Event_Stump:
+		return w.stump(rec, e.Stump)
+	case *log.Event_Erase:
+		return w.erase(rec, e.Erase)
+	case *log.Event_Erased:
+		return w.erased(rec, e.Erased)
+	case *log.Event_Limits:
+		return w.limits(e.Limits)
 	case *log.Event_Read, *log.Event_Imported:
 		return nil // kept in the log and in the audit tree alone
 	}

@@ -403,7 +403,7 @@ func FuzzRow(f *testing.F) {
 		{Peer: "b@h", Stanza: []byte("<message/>")},
 		{Peer: "r@h/nick", Direction: log.Direction_DIRECTION_ROOM, Sender: "b@h/x", Whois: true, SentUnixMs: -1},
 	} {
-		v, err := appendMessageValue(nil, 7, m)
+		v, err := appendMessageValue(nil, 7, m, 9)
 		if err != nil {
 			f.Fatal(err)
 		}

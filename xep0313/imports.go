@@ -121,6 +121,14 @@ func (a *Archive) beginImports(sides []side) (held []*importing, err error) {
 			if err != nil {
 				return held, err
 			}
+			// What was cut off is not to be filled anew.
+			floor, err := s.host.Archives.Floor(s.host.class, s.owner)
+			if err != nil {
+				return held, err
+			}
+			if floor.Compare(last.ID) > 0 {
+				last.ID = floor
+			}
 			s.importing = &importing{owner: s.owner, last: last.ID, clear: math.MaxUint64}
 			a.imports.add(s.importing)
 		}
