@@ -433,11 +433,11 @@ func (r *realm) unauthenticated(typ, payload string) string {
 	defer conn.Close()
 	io.WriteString(conn, "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0' to='test.example'>"+
 		"<iq id='1' type='"+typ+"' to='juliet@test.example' from='juliet@test.example/a'>"+payload+"</iq>")
-	got, err := streamEnd(conn)
+	b, err := io.ReadAll(conn)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return "stream/" + got
+	return "stream/" + streamEnd(string(b))
 }
 
 // anotherUID runs the commands as a user who has nothing to do with the server.

@@ -91,7 +91,7 @@ links: [{server: %q, domain: archive.linked.example, secret: %s, hosts: [linked.
 			t.Fatal(err)
 		}
 		p.send(streamHeader + strings.Join(send, "") + "</stream:stream>")
-		p.rest()
+		rest(p)
 		p.close()
 	}
 	login(plain("wrong", "juliet", wrong), plain("unknown user", "nobody", wrong), plain("with a NUL", "juliet", wrong+"\x00"))

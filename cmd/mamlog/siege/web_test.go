@@ -15,12 +15,12 @@ import (
 	"mamlog/cmd/mamlog/conformance"
 )
 
-// serveWeb is serve with a WebSocket listener, whose URL it returns.
-func serveWeb(t *testing.T, extra string) (*server, string) {
+// serveWeb is serve for those hosts with a WebSocket listener, whose URL it returns.
+func serveWeb(t *testing.T, hosts, extra string) (*server, string) {
 	t.Helper()
 	client, web := freeAddr(t), freeAddr(t)
 	s, err := conformance.NewArchive(t.TempDir(), fmt.Sprintf(
-		"hosts: [test.example]\nc2s: {listen: %q, websocket_listen: %q, allow_plaintext: true}\n%s", client, web, extra))
+		"hosts: [%s]\nc2s: {listen: %q, websocket_listen: %q, allow_plaintext: true}\n%s", hosts, client, web, extra))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,8 +32,7 @@ func serveWeb(t *testing.T, extra string) (*server, string) {
 // pipe is a stream of whatever bytes, over TCP or WebSocket.
 type pipe interface {
 	send(string) error
-	// rest reads to the end of the stream, and returns the condition of its error.
-	rest() (string, error)
+	read(each func([]byte)) // to the end of the stream
 	close()
 }
 
@@ -43,8 +42,16 @@ func (p tcpPipe) send(s string) error {
 	_, err := io.WriteString(p.Conn, s)
 	return err
 }
-func (p tcpPipe) rest() (string, error) { return streamEnd(p.Conn) }
-func (p tcpPipe) close()                { p.Conn.Close() }
+func (p tcpPipe) close() { p.Conn.Close() }
+func (p tcpPipe) read(each func([]byte)) {
+	for b := make([]byte, 16<<10); ; {
+		n, err := p.Conn.Read(b)
+		each(b[:n])
+		if err != nil {
+			return
+		}
+	}
+}
 
 type webPipe struct {
 	c   *websocket.Conn
@@ -55,18 +62,13 @@ type webPipe struct {
 // send makes one message of s.
 func (p webPipe) send(s string) error { return p.c.Write(p.ctx, websocket.MessageText, []byte(s)) }
 
-func (p webPipe) rest() (string, error) {
-	var all strings.Builder
+func (p webPipe) read(each func([]byte)) {
 	for {
 		_, b, err := p.c.Read(p.ctx)
 		if err != nil {
-			if websocket.CloseStatus(err) != -1 {
-				err = nil
-			}
-			got, _ := streamEnd(strings.NewReader(all.String()))
-			return got, err
+			return
 		}
-		all.Write(b)
+		each(b)
 	}
 }
 
@@ -117,4 +119,11 @@ func dialWeb(url, user string) (pipe, error) {
 		}
 	}
 	return p, nil
+}
+
+// rest reads to the end of the stream, and returns the condition of its error.
+func rest(p pipe) string {
+	var all strings.Builder
+	p.read(func(b []byte) { all.Write(b) })
+	return streamEnd(all.String())
 }
