@@ -23,7 +23,7 @@ type realm struct {
 	linked, far *conformance.Client
 }
 
-func newRealm(t *testing.T) *realm {
+func newRealm(t *testing.T, extra string) *realm {
 	t.Helper()
 	var listeners [2]net.Listener
 	for i := range listeners {
@@ -39,7 +39,7 @@ c2s: {listen: %q, allow_plaintext: true}
 links:
   - {server: %q, domain: archive.linked.example, secret: s, hosts: [linked.example, rooms.linked.example, silent.example]}
   - {server: %q, domain: archive.far.example, secret: s, hosts: [far.example], delegation: true}
-`, client, listeners[0].Addr(), listeners[1].Addr()))
+%s`, client, listeners[0].Addr(), listeners[1].Addr(), extra))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ type asker struct {
 // each gets exactly the answer that is due, and whoever is refused leaves every log
 // as it was.
 func TestWhoMayAskWhat(t *testing.T) {
-	r := newRealm(t)
+	r := newRealm(t, "")
 	pairs, refused, prefs := 0, 0, 0
 	stamp := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
 	for _, a := range r.askers() {

@@ -122,7 +122,7 @@ func escaped(s string) string {
 // stored, comes back as the text that it was, live and from both archives, over a
 // stream and through a link's page.
 func TestInjection(t *testing.T) {
-	r := newRealm(t)
+	r := newRealm(t, "")
 	sent := 0
 	for i, text := range append(nasty, "line\nfeed\r\nand\ttab") {
 		e := escaped(text)
