@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -47,24 +46,32 @@ func (s *Service) Check(ctx context.Context, r *connect.Request[adminv1.CheckReq
 		if err != nil {
 			return fmt.Errorf("check the store %s: %w", name, err)
 		}
-		if report.Differences > 0 {
+		wrong, err := s.checkCheckpoints(name)
+		if err != nil {
+			return fmt.Errorf("check the store %s: %w", name, err)
+		}
+		report.Differences += len(wrong)
+		report.Tampered += len(wrong)
+		report.Problems = append(report.Problems, wrong...)
+		switch {
+		case report.Tampered > 0:
+			s.Logger.Error("the audit records of the log are not those that were written and signed", zap.String("store", name), zap.Int("differences", report.Tampered))
+		case report.Differences > 0:
 			s.Logger.Error("rows differ from the log: rebuild the store", zap.String("store", name), zap.Int("differences", report.Differences))
 		}
 		return stream.Send(&adminv1.CheckResponse{
 			Store: name, Records: uint64(report.Records), Done: true,
 			Rows: uint64(report.Rows), Differences: uint64(report.Differences), Problems: report.Problems,
+			Tampered: uint64(report.Tampered),
 		})
 	})
 }
 
 // each calls do for the named store, or for all if name is empty.
 func (s *Service) each(name string, do func(string, Store) error) error {
-	names := s.storeNames()
-	if name != "" {
-		if _, ok := s.Stores[name]; !ok {
-			return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("there is no store %q; there is %s", name, strings.Join(names, ", ")))
-		}
-		names = []string{name}
+	names, err := s.named(name)
+	if err != nil {
+		return err
 	}
 	if !s.maintenance.TryLock() {
 		return errBusy

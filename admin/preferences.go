@@ -31,6 +31,13 @@ func (s *Service) GetPreferences(ctx context.Context, r *connect.Request[adminv1
 	if err := exists(owner); err != nil {
 		return nil, err
 	}
+	query := "preferences"
+	if r.Msg.GetAt() != nil {
+		query += " at=" + stampText(r.Msg.GetAt())
+	}
+	if err := s.Archive.NoteRead(ctx, owner, Caller(ctx), query); err != nil {
+		return nil, err
+	}
 	var in *adminv1.PreferencesInForce
 	if r.Msg.GetAt() == nil {
 		in, err = s.inForce(owner)
@@ -110,6 +117,10 @@ func (s *Service) SetPreferences(ctx context.Context, r *connect.Request[adminv1
 	if err := s.mustLive(owner); err != nil {
 		return nil, err
 	}
+	// The answer, or an error, shows also what is not changed.
+	if err := s.Archive.NoteRead(ctx, owner, Caller(ctx), "preferences, to set them"); err != nil {
+		return nil, err
+	}
 	s.preferences.Lock()
 	defer s.preferences.Unlock()
 	now, _, _, err := s.Archive.Preferences(owner)
@@ -148,6 +159,9 @@ func (s *Service) ListPreferenceHistory(ctx context.Context, r *connect.Request[
 		return err
 	}
 	if err := s.mustExist(owner); err != nil {
+		return err
+	}
+	if err := s.Archive.NoteRead(ctx, owner, Caller(ctx), "preference history"); err != nil {
 		return err
 	}
 	for e, err := range s.history(owner) {

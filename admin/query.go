@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"connectrpc.com/connect"
 	"github.com/oklog/ulid/v2"
@@ -186,12 +185,6 @@ func describeQuery(r *adminv1.QueryArchiveRequest) string {
 			b = append(b, name+"="+value)
 		}
 	}
-	stamp := func(t *timestamppb.Timestamp) string {
-		if t == nil {
-			return ""
-		}
-		return t.AsTime().Format(time.RFC3339Nano)
-	}
 	number := func(n uint64) string {
 		if n == 0 {
 			return ""
@@ -199,8 +192,8 @@ func describeQuery(r *adminv1.QueryArchiveRequest) string {
 		return fmt.Sprint(n)
 	}
 	add("with", r.GetWith())
-	add("start", stamp(r.GetStart()))
-	add("end", stamp(r.GetEnd()))
+	add("start", stampText(r.GetStart()))
+	add("end", stampText(r.GetEnd()))
 	add("after", r.GetAfter())
 	add("before", r.GetBefore())
 	add("first", number(r.GetFirst()))

@@ -19,6 +19,7 @@ import (
 	"mamlog/admin/v1/adminv1connect"
 	"mamlog/attach/c2s"
 	"mamlog/attach/component"
+	"mamlog/audit"
 	"mamlog/log"
 	"mamlog/projections"
 	"mamlog/xep0313"
@@ -29,15 +30,18 @@ import (
 type Store struct {
 	Log         *log.Log
 	Projections *projections.Store
+	InMemory    bool // it is gone when the process is
 }
 
 // Config says what a Service works on.
 type Config struct {
 	Hosts    []string           // whose users can be named
 	Main     *projections.Store // accounts, preferences, policies
+	MainLog  *log.Log           // of Main
 	Accounts *c2s.Accounts
 	Archive  *xep0313.Archive          // nil: no archives and preferences
-	Stores   map[string]Store          // all of them by name, for rebuild and check
+	Stores   map[string]Store          // all of them by name, for rebuild, check and audit
+	Book     *audit.Book               // signs the audit history
 	Kick     func(jid.JID)             // ends the sessions of an account; may be nil
 	Links    func() []component.Status // nil: no server is running, so there are none
 	Metrics  http.Handler              // served under /metrics; may be nil
@@ -51,6 +55,7 @@ type Service struct {
 
 	preferences sync.Mutex // held from reading preferences until they are set
 	maintenance sync.Mutex // held by a rebuild or a check
+	signing     sync.Mutex // held while a checkpoint is made
 	running     sync.WaitGroup
 }
 
@@ -98,7 +103,17 @@ func (s *Service) Wait(ctx context.Context) error {
 	}
 }
 
-func (s *Service) storeNames() []string { return slices.Sorted(maps.Keys(s.Stores)) }
+// named are the names of all stores, or the one name.
+func (s *Service) named(name string) ([]string, error) {
+	names := slices.Sorted(maps.Keys(s.Stores))
+	if name == "" {
+		return names, nil
+	}
+	if _, ok := s.Stores[name]; !ok {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("there is no store %q; there is %s", name, strings.Join(names, ", ")))
+	}
+	return []string{name}, nil
+}
 
 // account reads the bare JID of a user of this server.
 func (s *Service) account(text string) (jid.JID, error) {

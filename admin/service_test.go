@@ -19,6 +19,7 @@ import (
 	adminv1 "mamlog/admin/v1"
 	"mamlog/admin/v1/adminv1connect"
 	"mamlog/attach/c2s"
+	"mamlog/audit"
 	"mamlog/log"
 	"mamlog/projections"
 	"mamlog/xep0313"
@@ -54,10 +55,14 @@ func newFixture(t *testing.T) *fixture {
 		}
 	})
 	f.configure()
+	book, err := audit.OpenBook(t.TempDir(), "mamlog/test.example")
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.service = New(Config{
-		Hosts: []string{"test.example"}, Main: f.rows, Archive: f.archive,
+		Hosts: []string{"test.example"}, Main: f.rows, MainLog: f.log, Archive: f.archive, Book: book,
 		Accounts: &c2s.Accounts{Log: f.log, Projections: f.rows, Hosts: []string{"test.example"}},
-		Stores:   map[string]Store{"main": {f.log, f.rows}},
+		Stores:   map[string]Store{"main": {Log: f.log, Projections: f.rows}},
 		Kick:     func(j jid.JID) { f.kicked = append(f.kicked, j.String()) },
 	})
 	client, stop := f.service.Local()

@@ -215,7 +215,7 @@ func TestBook(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the key has the mode %v, %v", info.Mode(), err)
 	}
-	if _, ok, err := f.book.Newest(); ok || err != nil {
+	if _, note, err := f.book.Newest(); note != nil || err != nil {
 		t.Errorf("there is a checkpoint from the start: %v", err)
 	}
 	var made []Checkpoint
@@ -239,8 +239,8 @@ func TestBook(t *testing.T) {
 			t.Errorf("kept %+v, want %+v", k, made[i])
 		}
 	}
-	if c, ok, err := again.Newest(); !ok || err != nil || !c.Time.Equal(made[2].Time) {
-		t.Errorf("the newest is %v, %v, %v", c, ok, err)
+	if c, note, err := again.Newest(); note == nil || err != nil || !c.Time.Equal(made[2].Time) {
+		t.Errorf("the newest is %v, %s, %v", c, note, err)
 	}
 
 	b, err := os.ReadFile(kept[1].File)

@@ -99,6 +99,8 @@ type Kept struct {
 	File       string
 	Checkpoint Checkpoint
 	Err        error
+
+	signed []byte
 }
 
 // Checkpoints returns all that were kept, oldest first.
@@ -114,24 +116,25 @@ func (b *Book) Checkpoints() ([]Kept, error) {
 	return kept, nil
 }
 
-// Newest returns the newest checkpoint; ok is false if there is none, or none
+// Newest returns the newest checkpoint and its note; nil if there is none, or none
 // that can be believed.
-func (b *Book) Newest() (c Checkpoint, ok bool, err error) {
+func (b *Book) Newest() (c Checkpoint, signed []byte, err error) {
 	names, err := b.names()
 	if err != nil || len(names) == 0 {
-		return c, false, err
+		return c, nil, err
 	}
 	k := b.read(names[len(names)-1])
-	return k.Checkpoint, k.Err == nil, nil
+	if k.Err != nil {
+		return c, nil, nil
+	}
+	return k.Checkpoint, k.signed, nil
 }
 
 func (b *Book) read(name string) Kept {
 	k := Kept{File: filepath.Join(b.dir, name)}
-	signed, err := os.ReadFile(k.File)
-	if err == nil {
-		k.Checkpoint, err = OpenCheckpoint(signed, b.verifier)
+	if k.signed, k.Err = os.ReadFile(k.File); k.Err == nil {
+		k.Checkpoint, k.Err = OpenCheckpoint(k.signed, b.verifier)
 	}
-	k.Err = err
 	return k
 }
 

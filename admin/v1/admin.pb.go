@@ -1925,7 +1925,6 @@ func (*SignCheckpointRequest) Descriptor() ([]byte, []int) {
 type SignCheckpointResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Checkpoint    []byte                 `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // a signed note
-	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`               // which verifies it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1967,7 +1966,80 @@ func (x *SignCheckpointResponse) GetCheckpoint() []byte {
 	return nil
 }
 
-func (x *SignCheckpointResponse) GetKey() string {
+type GetAuditKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuditKeyRequest) Reset() {
+	*x = GetAuditKeyRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuditKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuditKeyRequest) ProtoMessage() {}
+
+func (x *GetAuditKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuditKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetAuditKeyRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+type GetAuditKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // the public one, which verifies checkpoints
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuditKeyResponse) Reset() {
+	*x = GetAuditKeyResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuditKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuditKeyResponse) ProtoMessage() {}
+
+func (x *GetAuditKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuditKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetAuditKeyResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *GetAuditKeyResponse) GetKey() string {
 	if x != nil {
 		return x.Key
 	}
@@ -1983,7 +2055,7 @@ type ProveInclusionRequest struct {
 
 func (x *ProveInclusionRequest) Reset() {
 	*x = ProveInclusionRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2067,7 @@ func (x *ProveInclusionRequest) String() string {
 func (*ProveInclusionRequest) ProtoMessage() {}
 
 func (x *ProveInclusionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2080,7 @@ func (x *ProveInclusionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveInclusionRequest.ProtoReflect.Descriptor instead.
 func (*ProveInclusionRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProveInclusionRequest) GetId() string {
@@ -2027,7 +2099,7 @@ type ProveInclusionResponse struct {
 
 func (x *ProveInclusionResponse) Reset() {
 	*x = ProveInclusionResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2111,7 @@ func (x *ProveInclusionResponse) String() string {
 func (*ProveInclusionResponse) ProtoMessage() {}
 
 func (x *ProveInclusionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2124,7 @@ func (x *ProveInclusionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveInclusionResponse.ProtoReflect.Descriptor instead.
 func (*ProveInclusionResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProveInclusionResponse) GetProof() []byte {
@@ -2071,7 +2143,7 @@ type ProveConsistencyRequest struct {
 
 func (x *ProveConsistencyRequest) Reset() {
 	*x = ProveConsistencyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2155,7 @@ func (x *ProveConsistencyRequest) String() string {
 func (*ProveConsistencyRequest) ProtoMessage() {}
 
 func (x *ProveConsistencyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2168,7 @@ func (x *ProveConsistencyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveConsistencyRequest.ProtoReflect.Descriptor instead.
 func (*ProveConsistencyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProveConsistencyRequest) GetFrom() []byte {
@@ -2115,7 +2187,7 @@ type ProveConsistencyResponse struct {
 
 func (x *ProveConsistencyResponse) Reset() {
 	*x = ProveConsistencyResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2199,7 @@ func (x *ProveConsistencyResponse) String() string {
 func (*ProveConsistencyResponse) ProtoMessage() {}
 
 func (x *ProveConsistencyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2212,7 @@ func (x *ProveConsistencyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveConsistencyResponse.ProtoReflect.Descriptor instead.
 func (*ProveConsistencyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProveConsistencyResponse) GetProof() []byte {
@@ -2158,7 +2230,7 @@ type ListLinksRequest struct {
 
 func (x *ListLinksRequest) Reset() {
 	*x = ListLinksRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2242,7 @@ func (x *ListLinksRequest) String() string {
 func (*ListLinksRequest) ProtoMessage() {}
 
 func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2255,7 @@ func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListLinksRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 type ListLinksResponse struct {
@@ -2195,7 +2267,7 @@ type ListLinksResponse struct {
 
 func (x *ListLinksResponse) Reset() {
 	*x = ListLinksResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2279,7 @@ func (x *ListLinksResponse) String() string {
 func (*ListLinksResponse) ProtoMessage() {}
 
 func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2292,7 @@ func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListLinksResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListLinksResponse) GetLinks() []*Link {
@@ -2252,7 +2324,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2336,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2349,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Link) GetServer() string {
@@ -2397,7 +2469,7 @@ type LinkedHost struct {
 
 func (x *LinkedHost) Reset() {
 	*x = LinkedHost{}
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2481,7 @@ func (x *LinkedHost) String() string {
 func (*LinkedHost) ProtoMessage() {}
 
 func (x *LinkedHost) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2494,7 @@ func (x *LinkedHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkedHost.ProtoReflect.Descriptor instead.
 func (*LinkedHost) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LinkedHost) GetName() string {
@@ -2504,7 +2576,7 @@ type RebuildRequest struct {
 
 func (x *RebuildRequest) Reset() {
 	*x = RebuildRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2588,7 @@ func (x *RebuildRequest) String() string {
 func (*RebuildRequest) ProtoMessage() {}
 
 func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2601,7 @@ func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
 func (*RebuildRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RebuildRequest) GetStore() string {
@@ -2550,7 +2622,7 @@ type RebuildResponse struct {
 
 func (x *RebuildResponse) Reset() {
 	*x = RebuildResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2634,7 @@ func (x *RebuildResponse) String() string {
 func (*RebuildResponse) ProtoMessage() {}
 
 func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2647,7 @@ func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
 func (*RebuildResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RebuildResponse) GetStore() string {
@@ -2608,7 +2680,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +2692,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +2705,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CheckRequest) GetStore() string {
@@ -2661,7 +2733,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2745,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2758,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CheckResponse) GetStore() string {
@@ -2858,12 +2930,14 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05actor\x18\x06 \x01(\tR\x05actor\x12*\n" +
 	"\x05event\x18\a \x01(\v2\x14.mamlog.log.v1.EventR\x05event\"\x17\n" +
-	"\x15SignCheckpointRequest\"J\n" +
+	"\x15SignCheckpointRequest\"8\n" +
 	"\x16SignCheckpointResponse\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\fR\n" +
-	"checkpoint\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\"'\n" +
+	"checkpoint\"\x14\n" +
+	"\x12GetAuditKeyRequest\"'\n" +
+	"\x13GetAuditKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"'\n" +
 	"\x15ProveInclusionRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\".\n" +
 	"\x16ProveInclusionResponse\x12\x14\n" +
@@ -2942,7 +3016,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LINK_STATE_CONNECTING\x10\x01\x12\x11\n" +
 	"\rLINK_STATE_UP\x10\x02\x12\x13\n" +
-	"\x0fLINK_STATE_DOWN\x10\x032\x8e\f\n" +
+	"\x0fLINK_STATE_DOWN\x10\x032\xe8\f\n" +
 	"\fAdminService\x12L\n" +
 	"\aAddUser\x12\x1f.mamlog.admin.v1.AddUserRequest\x1a .mamlog.admin.v1.AddUserResponse\x12X\n" +
 	"\vSetPassword\x12#.mamlog.admin.v1.SetPasswordRequest\x1a$.mamlog.admin.v1.SetPasswordResponse\x12U\n" +
@@ -2956,7 +3030,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\aExplain\x12\x1f.mamlog.admin.v1.ExplainRequest\x1a .mamlog.admin.v1.ExplainResponse\x12I\n" +
 	"\x06Decide\x12\x1e.mamlog.admin.v1.DecideRequest\x1a\x1f.mamlog.admin.v1.DecideResponse\x12T\n" +
 	"\tListAudit\x12!.mamlog.admin.v1.ListAuditRequest\x1a\".mamlog.admin.v1.ListAuditResponse0\x01\x12a\n" +
-	"\x0eSignCheckpoint\x12&.mamlog.admin.v1.SignCheckpointRequest\x1a'.mamlog.admin.v1.SignCheckpointResponse\x12a\n" +
+	"\x0eSignCheckpoint\x12&.mamlog.admin.v1.SignCheckpointRequest\x1a'.mamlog.admin.v1.SignCheckpointResponse\x12X\n" +
+	"\vGetAuditKey\x12#.mamlog.admin.v1.GetAuditKeyRequest\x1a$.mamlog.admin.v1.GetAuditKeyResponse\x12a\n" +
 	"\x0eProveInclusion\x12&.mamlog.admin.v1.ProveInclusionRequest\x1a'.mamlog.admin.v1.ProveInclusionResponse\x12g\n" +
 	"\x10ProveConsistency\x12(.mamlog.admin.v1.ProveConsistencyRequest\x1a).mamlog.admin.v1.ProveConsistencyResponse\x12R\n" +
 	"\tListLinks\x12!.mamlog.admin.v1.ListLinksRequest\x1a\".mamlog.admin.v1.ListLinksResponse\x12N\n" +
@@ -2976,7 +3051,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(Verdict)(0),                          // 0: mamlog.admin.v1.Verdict
 	(Rule)(0),                             // 1: mamlog.admin.v1.Rule
@@ -3011,70 +3086,72 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*AuditEntry)(nil),                    // 30: mamlog.admin.v1.AuditEntry
 	(*SignCheckpointRequest)(nil),         // 31: mamlog.admin.v1.SignCheckpointRequest
 	(*SignCheckpointResponse)(nil),        // 32: mamlog.admin.v1.SignCheckpointResponse
-	(*ProveInclusionRequest)(nil),         // 33: mamlog.admin.v1.ProveInclusionRequest
-	(*ProveInclusionResponse)(nil),        // 34: mamlog.admin.v1.ProveInclusionResponse
-	(*ProveConsistencyRequest)(nil),       // 35: mamlog.admin.v1.ProveConsistencyRequest
-	(*ProveConsistencyResponse)(nil),      // 36: mamlog.admin.v1.ProveConsistencyResponse
-	(*ListLinksRequest)(nil),              // 37: mamlog.admin.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),             // 38: mamlog.admin.v1.ListLinksResponse
-	(*Link)(nil),                          // 39: mamlog.admin.v1.Link
-	(*LinkedHost)(nil),                    // 40: mamlog.admin.v1.LinkedHost
-	(*RebuildRequest)(nil),                // 41: mamlog.admin.v1.RebuildRequest
-	(*RebuildResponse)(nil),               // 42: mamlog.admin.v1.RebuildResponse
-	(*CheckRequest)(nil),                  // 43: mamlog.admin.v1.CheckRequest
-	(*CheckResponse)(nil),                 // 44: mamlog.admin.v1.CheckResponse
-	(*timestamppb.Timestamp)(nil),         // 45: google.protobuf.Timestamp
-	(log.Direction)(0),                    // 46: mamlog.log.v1.Direction
-	(log.Reason)(0),                       // 47: mamlog.log.v1.Reason
-	(*log.Preferences)(nil),               // 48: mamlog.log.v1.Preferences
-	(log.Default)(0),                      // 49: mamlog.log.v1.Default
-	(*log.PreferencesChanged)(nil),        // 50: mamlog.log.v1.PreferencesChanged
-	(*log.PolicyChanged)(nil),             // 51: mamlog.log.v1.PolicyChanged
-	(*log.Event)(nil),                     // 52: mamlog.log.v1.Event
-	(*durationpb.Duration)(nil),           // 53: google.protobuf.Duration
+	(*GetAuditKeyRequest)(nil),            // 33: mamlog.admin.v1.GetAuditKeyRequest
+	(*GetAuditKeyResponse)(nil),           // 34: mamlog.admin.v1.GetAuditKeyResponse
+	(*ProveInclusionRequest)(nil),         // 35: mamlog.admin.v1.ProveInclusionRequest
+	(*ProveInclusionResponse)(nil),        // 36: mamlog.admin.v1.ProveInclusionResponse
+	(*ProveConsistencyRequest)(nil),       // 37: mamlog.admin.v1.ProveConsistencyRequest
+	(*ProveConsistencyResponse)(nil),      // 38: mamlog.admin.v1.ProveConsistencyResponse
+	(*ListLinksRequest)(nil),              // 39: mamlog.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),             // 40: mamlog.admin.v1.ListLinksResponse
+	(*Link)(nil),                          // 41: mamlog.admin.v1.Link
+	(*LinkedHost)(nil),                    // 42: mamlog.admin.v1.LinkedHost
+	(*RebuildRequest)(nil),                // 43: mamlog.admin.v1.RebuildRequest
+	(*RebuildResponse)(nil),               // 44: mamlog.admin.v1.RebuildResponse
+	(*CheckRequest)(nil),                  // 45: mamlog.admin.v1.CheckRequest
+	(*CheckResponse)(nil),                 // 46: mamlog.admin.v1.CheckResponse
+	(*timestamppb.Timestamp)(nil),         // 47: google.protobuf.Timestamp
+	(log.Direction)(0),                    // 48: mamlog.log.v1.Direction
+	(log.Reason)(0),                       // 49: mamlog.log.v1.Reason
+	(*log.Preferences)(nil),               // 50: mamlog.log.v1.Preferences
+	(log.Default)(0),                      // 51: mamlog.log.v1.Default
+	(*log.PreferencesChanged)(nil),        // 52: mamlog.log.v1.PreferencesChanged
+	(*log.PolicyChanged)(nil),             // 53: mamlog.log.v1.PolicyChanged
+	(*log.Event)(nil),                     // 54: mamlog.log.v1.Event
+	(*durationpb.Duration)(nil),           // 55: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	45, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
-	45, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
+	47, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
+	47, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
 	13, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
-	45, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
-	46, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
-	47, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
-	45, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
+	47, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
+	48, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
+	49, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
+	47, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
 	16, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	48, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
+	50, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
 	22, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
-	49, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
+	51, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
 	18, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
 	18, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
 	16, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
 	22, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
-	45, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	50, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
-	51, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
-	45, // 18: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	46, // 19: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
-	47, // 20: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
+	47, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	52, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
+	53, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
+	47, // 18: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	48, // 19: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
+	49, // 20: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
 	27, // 21: mamlog.admin.v1.ExplainResponse.decision:type_name -> mamlog.admin.v1.Decision
-	45, // 22: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
+	47, // 22: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
 	27, // 23: mamlog.admin.v1.DecideResponse.decision:type_name -> mamlog.admin.v1.Decision
 	0,  // 24: mamlog.admin.v1.Decision.verdict:type_name -> mamlog.admin.v1.Verdict
 	1,  // 25: mamlog.admin.v1.Decision.rule:type_name -> mamlog.admin.v1.Rule
 	16, // 26: mamlog.admin.v1.Decision.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	45, // 27: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
-	45, // 28: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
-	45, // 29: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
+	47, // 27: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
+	47, // 28: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
+	47, // 29: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
 	30, // 30: mamlog.admin.v1.ListAuditResponse.entries:type_name -> mamlog.admin.v1.AuditEntry
-	45, // 31: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	52, // 32: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
-	39, // 33: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
+	47, // 31: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	54, // 32: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
+	41, // 33: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
 	2,  // 34: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
-	45, // 35: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
-	40, // 36: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
-	53, // 37: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
-	53, // 38: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
-	45, // 39: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
-	45, // 40: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
+	47, // 35: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
+	42, // 36: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
+	55, // 37: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
+	55, // 38: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
+	47, // 39: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
+	47, // 40: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
 	3,  // 41: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
 	5,  // 42: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
 	7,  // 43: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
@@ -3087,30 +3164,32 @@ var file_admin_v1_admin_proto_depIdxs = []int32{
 	25, // 50: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
 	28, // 51: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
 	31, // 52: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
-	33, // 53: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
-	35, // 54: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
-	37, // 55: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
-	41, // 56: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
-	43, // 57: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
-	4,  // 58: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
-	6,  // 59: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
-	8,  // 60: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
-	10, // 61: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
-	12, // 62: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
-	15, // 63: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
-	19, // 64: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
-	21, // 65: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
-	24, // 66: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
-	26, // 67: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
-	29, // 68: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
-	32, // 69: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
-	34, // 70: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
-	36, // 71: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
-	38, // 72: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
-	42, // 73: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
-	44, // 74: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
-	58, // [58:75] is the sub-list for method output_type
-	41, // [41:58] is the sub-list for method input_type
+	33, // 53: mamlog.admin.v1.AdminService.GetAuditKey:input_type -> mamlog.admin.v1.GetAuditKeyRequest
+	35, // 54: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
+	37, // 55: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
+	39, // 56: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
+	43, // 57: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
+	45, // 58: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
+	4,  // 59: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
+	6,  // 60: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
+	8,  // 61: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
+	10, // 62: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
+	12, // 63: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
+	15, // 64: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
+	19, // 65: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
+	21, // 66: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
+	24, // 67: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
+	26, // 68: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
+	29, // 69: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
+	32, // 70: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
+	34, // 71: mamlog.admin.v1.AdminService.GetAuditKey:output_type -> mamlog.admin.v1.GetAuditKeyResponse
+	36, // 72: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
+	38, // 73: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
+	40, // 74: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
+	44, // 75: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
+	46, // 76: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
+	59, // [59:77] is the sub-list for method output_type
+	41, // [41:59] is the sub-list for method input_type
 	41, // [41:41] is the sub-list for extension type_name
 	41, // [41:41] is the sub-list for extension extendee
 	0,  // [0:41] is the sub-list for field type_name
@@ -3131,7 +3210,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -17,7 +17,13 @@ func newCheckCommand(a *app) *cobra.Command {
 		Long: `Fold the log anew, aside, and compare every row of the projections with what that
 gives. It needs as much disk space as the projections have, for as long as it runs;
 a running server goes on meanwhile. Where rows differ it prints the first hundred
-differences and exits with 3; 'mamlog rebuild' makes them right.`,
+differences and exits with 3; 'mamlog rebuild' makes them right.
+
+It also holds the audit records of the log against the Merkle tree that was made of
+them when they were written, and the tree against every checkpoint in
+DATA_DIR/audit. Where these differ the log itself was changed, and it exits with 5:
+don't rebuild, which would make the tree anew from the changed log, but compare
+with a backup.`,
 		Example: "  mamlog check\n  mamlog check --store archive",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -27,7 +33,7 @@ differences and exits with 3; 'mamlog rebuild' makes them right.`,
 					return err
 				}
 				var p *progress
-				differences := uint64(0)
+				differences, tampered := uint64(0), uint64(0)
 				err = receive(stream, func(m *adminv1.CheckResponse) error {
 					if p == nil {
 						p = a.newProgress("check " + m.GetStore())
@@ -39,9 +45,13 @@ differences and exits with 3; 'mamlog rebuild' makes them right.`,
 					p.done()
 					p = nil
 					differences += m.GetDifferences()
+					tampered += m.GetTampered()
 					a.printCheck(m)
 					return nil
 				})
+				if err == nil && tampered > 0 {
+					return &failure{exitTampered, fmt.Errorf("the audit records in the log are not those that were written: %d differences; don't rebuild, compare with a backup", tampered)}
+				}
 				if err == nil && differences > 0 {
 					return &failure{exitDiffers, fmt.Errorf("%d rows differ from the log; 'mamlog rebuild' makes them anew from it", differences)}
 				}

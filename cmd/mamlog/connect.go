@@ -24,6 +24,7 @@ import (
 type offline struct {
 	create bool   // make them if there are none
 	owner  string // decide for this user and query the archive: the store of the host
+	audit  bool   // write down that something is read, whosever it is
 	stores bool   // the stores of messages as such
 	store  string // with stores: only this one; empty: all
 	remake bool   // make projections anew that can't be opened
@@ -116,15 +117,20 @@ func (a *app) openOffline(c *config.Config, need offline) (*stores, error) {
 
 func (a *app) serveMyself(ctx context.Context, s *stores, need offline, do func(adminv1connect.AdminServiceClient) error) error {
 	logger := newLogger(a.err, "console", zapcore.WarnLevel)
+	book, err := s.book()
+	if err != nil {
+		return err
+	}
 	c := admin.Config{
 		Hosts:    s.config.HostNames(),
 		Main:     s.main.Projections,
+		MainLog:  s.main.Log,
+		Book:     book,
 		Accounts: s.accounts(),
 		Stores:   s.all(),
 		Logger:   logger,
 	}
-	if need.owner != "" {
-		var err error
+	if need.owner != "" || need.audit {
 		if c.Archive, err = s.archive(ctx, logger, nil, false); err != nil {
 			return err
 		}

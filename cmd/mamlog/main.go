@@ -43,6 +43,7 @@ const (
 	exitUsage      = 2
 	exitDiffers    = 3
 	exitNoSuchUser = 4
+	exitTampered   = 5
 )
 
 // failure is an error of a command that was called correctly. All others are

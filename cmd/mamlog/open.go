@@ -18,6 +18,7 @@ import (
 
 	"mamlog/admin"
 	"mamlog/attach/c2s"
+	"mamlog/audit"
 	"mamlog/cmd/mamlog/config"
 	"mamlog/log"
 	"mamlog/projections"
@@ -202,9 +203,16 @@ func (e *lockedError) Error() string {
 func (s *stores) all() map[string]admin.Store {
 	m := map[string]admin.Store{config.MainStore: s.main}
 	for _, ms := range s.messages {
-		m[ms.Name] = ms.opened
+		st := ms.opened
+		st.InMemory = ms.inMemory
+		m[ms.Name] = st
 	}
 	return m
+}
+
+// book has the key that signs the audit history. One is made where there is none.
+func (s *stores) book() (*audit.Book, error) {
+	return audit.OpenBook(filepath.Join(s.config.DataDir, "audit"), "mamlog/"+s.config.Hosts[0].Name)
 }
 
 // accounts are the users of the embedded host.

@@ -31,7 +31,8 @@ Exit codes:
   1  failed
   2  called in a wrong way
   3  check found rows that differ from the log
-  4  there is no such user`,
+  4  there is no such user
+  5  the audit history is not what it was, or not what a file says`,
 		Example: `  mamlog serve --demo
   mamlog serve --config /etc/mamlog.yaml
   echo "$PASSWORD" | mamlog user add juliet@test.example
@@ -51,8 +52,8 @@ Exit codes:
 	c.SetCompletionCommandGroupID("server")
 	for group, commands := range map[string][]*cobra.Command{
 		"server": {newServeCommand(a), newLinksCommand(a), newConfigCommand(a), newVersionCommand(a)},
-		"users":  {newUserCommand(a), newQueryCommand(a), newPrefsCommand(a)},
-		"stores": {newRebuildCommand(a), newCheckCommand(a)},
+		"users":  {newUserCommand(a), newQueryCommand(a), newPrefsCommand(a), newWhyCommand(a), newPolicyCommand(a)},
+		"stores": {newRebuildCommand(a), newCheckCommand(a), newAuditCommand(a)},
 	} {
 		for _, sub := range commands {
 			sub.GroupID = group

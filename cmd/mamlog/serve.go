@@ -184,9 +184,13 @@ func (s *server) start(ctx context.Context) error {
 		s.logger.Warn("these hosts are on no link, and clients can't connect here since c2s is not set: only commands reach their archives",
 			zap.Strings("hosts", local))
 	}
+	book, err := s.stores.book()
+	if err != nil {
+		return err
+	}
 	s.admin = admin.New(admin.Config{
 		Hosts: s.config.HostNames(),
-		Main:  s.stores.main.Projections, Accounts: accounts, Archive: archive, Stores: s.stores.all(),
+		Main:  s.stores.main.Projections, MainLog: s.stores.main.Log, Book: book, Accounts: accounts, Archive: archive, Stores: s.stores.all(),
 		Kick: kick, Links: s.links.Status, Metrics: promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}), Logger: s.logger,
 	})
 	if s.adminListener, err = admin.Listen(s.config.AdminSocket); err != nil {
@@ -282,6 +286,7 @@ func (s *server) serve(ctx context.Context) error {
 		run("metrics", func() error { return metricsServer.Serve(s.metricsListener) })
 	}
 	run("reload", func() error { s.reload(running); return nil })
+	run("checkpoints", func() error { s.admin.RunCheckpoints(running); return nil })
 	run("expiry", func() error { s.admin.Archive.RunExpiry(running); return nil })
 
 	<-running.Done()
@@ -306,6 +311,7 @@ func (s *server) serve(ctx context.Context) error {
 		s.logger.Warn("stopped in the middle of a rebuild or check; nothing is lost", zap.Error(err))
 		return cause
 	}
+	s.admin.KeepCheckpoint()
 	if err := s.stores.Close(); err != nil {
 		return errors.Join(cause, fmt.Errorf("close the stores: %w", err))
 	}

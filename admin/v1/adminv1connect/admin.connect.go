@@ -64,6 +64,9 @@ const (
 	// AdminServiceSignCheckpointProcedure is the fully-qualified name of the AdminService's
 	// SignCheckpoint RPC.
 	AdminServiceSignCheckpointProcedure = "/mamlog.admin.v1.AdminService/SignCheckpoint"
+	// AdminServiceGetAuditKeyProcedure is the fully-qualified name of the AdminService's GetAuditKey
+	// RPC.
+	AdminServiceGetAuditKeyProcedure = "/mamlog.admin.v1.AdminService/GetAuditKey"
 	// AdminServiceProveInclusionProcedure is the fully-qualified name of the AdminService's
 	// ProveInclusion RPC.
 	AdminServiceProveInclusionProcedure = "/mamlog.admin.v1.AdminService/ProveInclusion"
@@ -102,6 +105,7 @@ type AdminServiceClient interface {
 	ListAudit(context.Context, *connect.Request[v1.ListAuditRequest]) (*connect.ServerStreamForClient[v1.ListAuditResponse], error)
 	// SignCheckpoint signs the audit trees of all stores, and keeps a copy.
 	SignCheckpoint(context.Context, *connect.Request[v1.SignCheckpointRequest]) (*connect.Response[v1.SignCheckpointResponse], error)
+	GetAuditKey(context.Context, *connect.Request[v1.GetAuditKeyRequest]) (*connect.Response[v1.GetAuditKeyResponse], error)
 	ProveInclusion(context.Context, *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error)
 	ProveConsistency(context.Context, *connect.Request[v1.ProveConsistencyRequest]) (*connect.Response[v1.ProveConsistencyResponse], error)
 	// ListLinks tells how each configured link to an XMPP server is doing.
@@ -195,6 +199,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("SignCheckpoint")),
 			connect.WithClientOptions(opts...),
 		),
+		getAuditKey: connect.NewClient[v1.GetAuditKeyRequest, v1.GetAuditKeyResponse](
+			httpClient,
+			baseURL+AdminServiceGetAuditKeyProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("GetAuditKey")),
+			connect.WithClientOptions(opts...),
+		),
 		proveInclusion: connect.NewClient[v1.ProveInclusionRequest, v1.ProveInclusionResponse](
 			httpClient,
 			baseURL+AdminServiceProveInclusionProcedure,
@@ -242,6 +252,7 @@ type adminServiceClient struct {
 	decide                *connect.Client[v1.DecideRequest, v1.DecideResponse]
 	listAudit             *connect.Client[v1.ListAuditRequest, v1.ListAuditResponse]
 	signCheckpoint        *connect.Client[v1.SignCheckpointRequest, v1.SignCheckpointResponse]
+	getAuditKey           *connect.Client[v1.GetAuditKeyRequest, v1.GetAuditKeyResponse]
 	proveInclusion        *connect.Client[v1.ProveInclusionRequest, v1.ProveInclusionResponse]
 	proveConsistency      *connect.Client[v1.ProveConsistencyRequest, v1.ProveConsistencyResponse]
 	listLinks             *connect.Client[v1.ListLinksRequest, v1.ListLinksResponse]
@@ -309,6 +320,11 @@ func (c *adminServiceClient) SignCheckpoint(ctx context.Context, req *connect.Re
 	return c.signCheckpoint.CallUnary(ctx, req)
 }
 
+// GetAuditKey calls mamlog.admin.v1.AdminService.GetAuditKey.
+func (c *adminServiceClient) GetAuditKey(ctx context.Context, req *connect.Request[v1.GetAuditKeyRequest]) (*connect.Response[v1.GetAuditKeyResponse], error) {
+	return c.getAuditKey.CallUnary(ctx, req)
+}
+
 // ProveInclusion calls mamlog.admin.v1.AdminService.ProveInclusion.
 func (c *adminServiceClient) ProveInclusion(ctx context.Context, req *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error) {
 	return c.proveInclusion.CallUnary(ctx, req)
@@ -358,6 +374,7 @@ type AdminServiceHandler interface {
 	ListAudit(context.Context, *connect.Request[v1.ListAuditRequest], *connect.ServerStream[v1.ListAuditResponse]) error
 	// SignCheckpoint signs the audit trees of all stores, and keeps a copy.
 	SignCheckpoint(context.Context, *connect.Request[v1.SignCheckpointRequest]) (*connect.Response[v1.SignCheckpointResponse], error)
+	GetAuditKey(context.Context, *connect.Request[v1.GetAuditKeyRequest]) (*connect.Response[v1.GetAuditKeyResponse], error)
 	ProveInclusion(context.Context, *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error)
 	ProveConsistency(context.Context, *connect.Request[v1.ProveConsistencyRequest]) (*connect.Response[v1.ProveConsistencyResponse], error)
 	// ListLinks tells how each configured link to an XMPP server is doing.
@@ -447,6 +464,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("SignCheckpoint")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceGetAuditKeyHandler := connect.NewUnaryHandler(
+		AdminServiceGetAuditKeyProcedure,
+		svc.GetAuditKey,
+		connect.WithSchema(adminServiceMethods.ByName("GetAuditKey")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminServiceProveInclusionHandler := connect.NewUnaryHandler(
 		AdminServiceProveInclusionProcedure,
 		svc.ProveInclusion,
@@ -503,6 +526,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceListAuditHandler.ServeHTTP(w, r)
 		case AdminServiceSignCheckpointProcedure:
 			adminServiceSignCheckpointHandler.ServeHTTP(w, r)
+		case AdminServiceGetAuditKeyProcedure:
+			adminServiceGetAuditKeyHandler.ServeHTTP(w, r)
 		case AdminServiceProveInclusionProcedure:
 			adminServiceProveInclusionHandler.ServeHTTP(w, r)
 		case AdminServiceProveConsistencyProcedure:
@@ -568,6 +593,10 @@ func (UnimplementedAdminServiceHandler) ListAudit(context.Context, *connect.Requ
 
 func (UnimplementedAdminServiceHandler) SignCheckpoint(context.Context, *connect.Request[v1.SignCheckpointRequest]) (*connect.Response[v1.SignCheckpointResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.SignCheckpoint is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) GetAuditKey(context.Context, *connect.Request[v1.GetAuditKeyRequest]) (*connect.Response[v1.GetAuditKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.GetAuditKey is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) ProveInclusion(context.Context, *connect.Request[v1.ProveInclusionRequest]) (*connect.Response[v1.ProveInclusionResponse], error) {
