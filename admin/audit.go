@@ -166,7 +166,7 @@ func (s *Service) auditEntries(names []string, since time.Time) iter.Seq2[*admin
 // auditEntry shows a record. Whom it is about and who caused it stands in fields of
 // every event that have these names.
 func auditEntry(store string, r log.Record) *adminv1.AuditEntry {
-	e := &adminv1.AuditEntry{Id: r.ID.String(), Time: timestamppb.New(r.Time()), Store: store, Event: withoutSecrets(r.Event)}
+	e := &adminv1.AuditEntry{Id: r.ID.String(), Time: timestamppb.New(r.Time()), Store: store, Event: withoutSecrets(r.Event), Erased: r.Erased()}
 	m := r.Event.ProtoReflect()
 	field := m.WhichOneof(m.Descriptor().Oneofs().ByName("kind"))
 	if field == nil {

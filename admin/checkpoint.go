@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"mellium.im/xmpp/jid"
 
 	adminv1 "mamlog/admin/v1"
@@ -152,8 +154,17 @@ func (s *Service) proveInclusion(store string, rec log.Record, entry *adminv1.Au
 		return nil, err
 	}
 	p.ID, p.Sum = rec.ID, audit.EventSum(rec.Stored)
-	if entry.GetEvent() == rec.Event { // nothing was taken out
+	stored := new(log.Event)
+	if err := proto.Unmarshal(rec.Stored, stored); err != nil {
+		return nil, err
+	}
+	if len(stored.GetAccount().GetCredentials().GetScram()) == 0 {
 		p.Event = rec.Stored
+	}
+	if stored.GetAccount() == nil {
+		if p.Personal, err = s.Stores[store].Log.Personal(rec.ID); err != nil {
+			return nil, err
+		}
 	}
 	if p.Shown, err = protojson.Marshal(entry); err != nil {
 		return nil, fmt.Errorf("show the event %s: %w", rec.ID, err)
@@ -213,6 +224,30 @@ func (s *Service) checkCheckpoints(name string) (wrong []string, err error) {
 		}
 		if w != "" {
 			wrong = append(wrong, fmt.Sprintf("%s: %s", k.File, w))
+		}
+	}
+	return wrong, nil
+}
+
+// checkErasures tells of personal content that is gone from the log without a record
+// of its erasure.
+func (s *Service) checkErasures(name string) (wrong []string, err error) {
+	missing := make(map[string][]ulid.ULID) // by owner
+	for r, err := range s.Stores[name].Log.ScanAudit(ulid.ULID{}) {
+		if err != nil {
+			return nil, err
+		}
+		owner := r.Event.Owner()
+		if r.Erased() {
+			missing[owner] = append(missing[owner], r.ID)
+		}
+		if upTo := r.Event.GetErased().GetUpTo(); len(upTo) > 0 {
+			missing[owner] = slices.DeleteFunc(missing[owner], func(id ulid.ULID) bool { return string(id[:]) <= string(upTo) })
+		}
+	}
+	for _, owner := range slices.Sorted(maps.Keys(missing)) {
+		for _, id := range missing[owner] {
+			wrong = append(wrong, fmt.Sprintf("record %s of %s: its personal content is gone, and no erasure accounts for it", id, owner))
 		}
 	}
 	return wrong, nil

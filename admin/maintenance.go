@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	adminv1 "mamlog/admin/v1"
+	"mamlog/log"
 )
 
 var errBusy = connect.NewError(connect.CodeFailedPrecondition, errors.New("a rebuild or a check is running already; a check ends with the command that asked for it, a rebuild by itself"))
@@ -43,6 +44,9 @@ func (s *Service) Check(ctx context.Context, r *connect.Request[adminv1.CheckReq
 		report, err := store.Projections.Check(ctx, throttle(func(n int) {
 			_ = stream.Send(&adminv1.CheckResponse{Store: name, Records: uint64(n)})
 		}))
+		if errors.Is(err, log.ErrNotAsRecorded) {
+			return stream.Send(&adminv1.CheckResponse{Store: name, Done: true, Differences: 1, Tampered: 1, Problems: []string{err.Error()}})
+		}
 		if err != nil {
 			return fmt.Errorf("check the store %s: %w", name, err)
 		}
@@ -50,6 +54,11 @@ func (s *Service) Check(ctx context.Context, r *connect.Request[adminv1.CheckReq
 		if err != nil {
 			return fmt.Errorf("check the store %s: %w", name, err)
 		}
+		gone, err := s.checkErasures(name)
+		if err != nil {
+			return fmt.Errorf("check the store %s: %w", name, err)
+		}
+		wrong = append(wrong, gone...)
 		report.Differences += len(wrong)
 		report.Tampered += len(wrong)
 		report.Problems = append(report.Problems, wrong...)

@@ -29,6 +29,9 @@ type Inclusion struct {
 	// Event is the event as the log has it (log/event.proto); absent where it
 	// holds what verifies a password.
 	Event []byte `json:"event,omitempty"`
+	// Personal is what lies apart of the event, which has the hash of it; absent
+	// where there is nothing, where it was erased, and where it verifies a password.
+	Personal []byte `json:"personal,omitempty"`
 	// Shown is the event for people. It proves nothing: who verifies decodes Event.
 	Shown json.RawMessage `json:"shown"`
 

@@ -21,6 +21,8 @@ func (e *Event) Owner() string {
 		return k.Roster.GetOwner()
 	case *Event_Read:
 		return k.Read.GetOwner()
+	case *Event_Imported:
+		return k.Imported.GetOwner()
 	case *Event_Erase:
 		return k.Erase.GetOwner()
 	case *Event_Erased:

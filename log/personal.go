@@ -101,15 +101,34 @@ func reattach(db pebble.Reader, r *Record) error {
 		return fmt.Errorf("record %s: %w", r.ID, err)
 	}
 	defer closer.Close()
-	if sum := sha256.Sum256(v); !bytes.Equal(sum[:], r.Event.PersonalHash) {
-		return fmt.Errorf("record %s: what lies apart of it is not what the record has the hash of: the store is damaged", r.ID)
+	if r.Event, err = r.Event.Whole(v); err != nil {
+		err = fmt.Errorf("record %s: %w", r.ID, err)
+	}
+	return err
+}
+
+// ErrNotAsRecorded is wrapped by the error of reading a record whose personal
+// content is another than it was: somebody changed it.
+var ErrNotAsRecorded = errors.New("what lies apart of it is not what it has the hash of")
+
+// Whole is the event that e, as it is stored, is together with the personal content
+// that lies apart of it.
+func (e *Event) Whole(personal []byte) (*Event, error) {
+	if sum := sha256.Sum256(personal); !bytes.Equal(sum[:], e.GetPersonalHash()) || len(personal) < 16 {
+		return e, ErrNotAsRecorded
 	}
 	whole := new(Event)
-	if err := proto.Unmarshal(v[16:], whole); err != nil {
-		return fmt.Errorf("record %s: %w", r.ID, err)
+	return whole, proto.Unmarshal(personal[16:], whole)
+}
+
+// Personal is what lies apart of the audit record with that id; nil if it was
+// erased, or never was.
+func (l *Log) Personal(id ulid.ULID) ([]byte, error) {
+	v, err := l.get(personalKey(id))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
 	}
-	r.Event = whole
-	return nil
+	return v, err
 }
 
 // Erased tells whether the personal content of the record was erased.

@@ -169,6 +169,9 @@ func (l *Log) ScanAudit(after ulid.ULID) iter.Seq2[Record, error] {
 		defer it.Close()
 		for it.First(); it.Valid(); it.Next() {
 			r, err := decodeRecord(it.Key(), it.Value())
+			if err == nil {
+				err = reattach(l.db, &r)
+			}
 			if err != nil {
 				yield(Record{}, fmt.Errorf("scan the log: %w", err))
 				return

@@ -1799,10 +1799,11 @@ type AuditEntry struct {
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	Store         string                 `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
-	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`   // the name of the event's field in mamlog.log.v1.Event
-	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"` // JID or host that it is about; may be empty
-	Actor         string                 `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"` // empty: mamlog itself
-	Event         *log.Event             `protobuf:"bytes,7,opt,name=event,proto3" json:"event,omitempty"` // without what verifies a password
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`      // the name of the event's field in mamlog.log.v1.Event
+	Owner         string                 `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`    // JID or host that it is about; may be empty
+	Actor         string                 `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`    // empty: mamlog itself
+	Event         *log.Event             `protobuf:"bytes,7,opt,name=event,proto3" json:"event,omitempty"`    // without what verifies a password
+	Erased        bool                   `protobuf:"varint,8,opt,name=erased,proto3" json:"erased,omitempty"` // what was personal in the event is gone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1884,6 +1885,13 @@ func (x *AuditEntry) GetEvent() *log.Event {
 		return x.Event
 	}
 	return nil
+}
+
+func (x *AuditEntry) GetErased() bool {
+	if x != nil {
+		return x.Erased
+	}
+	return false
 }
 
 type SignCheckpointRequest struct {
@@ -2920,7 +2928,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
 	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"J\n" +
 	"\x11ListAuditResponse\x125\n" +
-	"\aentries\x18\x01 \x03(\v2\x1b.mamlog.admin.v1.AuditEntryR\aentries\"\xce\x01\n" +
+	"\aentries\x18\x01 \x03(\v2\x1b.mamlog.admin.v1.AuditEntryR\aentries\"\xe6\x01\n" +
 	"\n" +
 	"AuditEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
@@ -2929,7 +2937,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04kind\x18\x04 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05owner\x18\x05 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05actor\x18\x06 \x01(\tR\x05actor\x12*\n" +
-	"\x05event\x18\a \x01(\v2\x14.mamlog.log.v1.EventR\x05event\"\x17\n" +
+	"\x05event\x18\a \x01(\v2\x14.mamlog.log.v1.EventR\x05event\x12\x16\n" +
+	"\x06erased\x18\b \x01(\bR\x06erased\"\x17\n" +
 	"\x15SignCheckpointRequest\"8\n" +
 	"\x16SignCheckpointResponse\x12\x1e\n" +
 	"\n" +

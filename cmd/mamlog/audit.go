@@ -103,7 +103,7 @@ func (t *auditTable) page(entries []*adminv1.AuditEntry) {
 	}
 	heading := len(rows)
 	for _, e := range entries {
-		rows = append(rows, []string{e.GetKind(), harmless(orDash(e.GetOwner())), harmless(actorName(e.GetActor())), isolated(eventWords(e.GetEvent()))})
+		rows = append(rows, []string{e.GetKind(), harmless(orDash(e.GetOwner())), harmless(actorName(e.GetActor())), isolated(eventWords(e.GetEvent()) + erasedWords(e.GetErased()))})
 	}
 	for _, r := range rows {
 		for i, cell := range r {
@@ -122,6 +122,13 @@ func (t *auditTable) page(entries []*adminv1.AuditEntry) {
 		}
 		fmt.Fprintln(t.out, strings.TrimRight(line, " "))
 	}
+}
+
+func erasedWords(erased bool) string {
+	if erased {
+		return " (what was personal in it is erased)"
+	}
+	return ""
 }
 
 func orDash(s string) string {
@@ -201,13 +208,15 @@ type jsonAudit struct {
 	Owner string `json:"owner"`
 	Actor string `json:"actor"`
 	Event any    `json:"event"`
+
+	Erased bool `json:"erased,omitempty"` // what was personal in the event is gone
 }
 
 func auditJSON(e *adminv1.AuditEntry) (*jsonAudit, error) {
 	event, err := eventJSON(e.GetEvent())
 	return &jsonAudit{
 		ID: e.GetId(), Time: stamp(e.GetTime().AsTime()), Store: e.GetStore(), Kind: e.GetKind(),
-		Owner: e.GetOwner(), Actor: actorName(e.GetActor()), Event: event,
+		Owner: e.GetOwner(), Actor: actorName(e.GetActor()), Event: event, Erased: e.GetErased(),
 	}, err
 }
 

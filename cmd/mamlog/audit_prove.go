@@ -22,9 +22,9 @@ public key. With the ID of an event: that it is in the history that a new
 checkpoint, which is part of the proof, signs. With --from and an older checkpoint:
 that the history has only grown since then.
 
-A proof of an event has its bytes as the log has them, but for one that holds what
-verifies a password: that has the hash of them alone. The field shown is for people
-and proves nothing.`,
+A proof of an event has its bytes as the log has them, with what lies apart of them
+because it can be erased, but for what verifies a password. The field shown is for
+people and proves nothing.`,
 		Example: `  mamlog audit prove 01KB1Q5TZ5X7T9GJ2M6Q0V8D4R > event.json
   mamlog audit prove --from 2026-11-27.note > growth.json`,
 		Args: cobra.MaximumNArgs(1),

@@ -11,6 +11,9 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	"google.golang.org/protobuf/proto"
+
+	"mamlog/log"
 )
 
 func (r *result) audit() (entries []jsonAudit) {
@@ -95,8 +98,8 @@ func TestAudit(t *testing.T) {
 			// Proofs, which are verified where there is nothing else.
 			proof := s.run("", "audit", "prove", change.ID).want(0, `"event": "`, `"shown"`).save(s, "event.json")
 			growth := s.run("", "audit", "prove", "--from", old).want(0).save(s, "growth.json")
-			secret := s.run("", "audit", "prove", entries[0].ID).want(0, `"event_sha256"`)
-			if strings.Contains(secret.out, "storedKey") || strings.Contains(secret.out, `"event": "`) {
+			secret := s.run("", "audit", "prove", entries[0].ID).want(0, `"event": "`)
+			if strings.Contains(secret.out, "storedKey") || strings.Contains(secret.out, `"personal"`) {
 				t.Errorf("the proof shows what verifies a password:\n%s", secret.out)
 			}
 			account := secret.save(s, "account.json")
@@ -105,7 +108,7 @@ func TestAudit(t *testing.T) {
 				return run(t, elsewhere, "", append([]string{"audit", "verify", "--key", key}, files...)...)
 			}
 			verify(proof).want(0, change.ID, "preferences of "+juliet+" by operator:"+me.Username+": operator: default roster; always -; never paris@test.example")
-			verify(account).want(0, "withheld")
+			verify(account).want(0, "account of "+juliet, "made, or its password set", "withheld")
 			verify(old).want(0, "the history signed at")
 			verify(old, growth).want(0, "has only grown")
 			verify(old, proof).want(5, "nothing here shows")
@@ -166,25 +169,20 @@ func TestServerKeepsCheckpoints(t *testing.T) {
 // wants it found: at once, and also once somebody has rebuilt the rows to hide it.
 func TestTampering(t *testing.T) {
 	const juliet = "juliet@test.example"
-	type records [][2][]byte // keys and values of the audit records, in order
-	for name, tamper := range map[string]func(t *testing.T, db *pebble.DB, all records, n int){
-		"one byte of one old preference change": func(t *testing.T, db *pebble.DB, all records, n int) {
-			value := []byte(strings.Replace(string(all[n][1]), "paris@", "pariz@", 1))
-			if string(value) == string(all[n][1]) {
-				t.Fatal("there is no such byte")
-			}
-			set(t, db, all[n][0], value)
+	for name, tamper := range map[string]func(t *testing.T, db *pebble.DB, all [][2][]byte, n int){
+		"one byte of one old preference change": func(t *testing.T, db *pebble.DB, all [][2][]byte, n int) {
+			set(t, db, all[n][0], changed(t, all[n][1], "operator:", "operator;"))
 		},
-		"a record removed": func(t *testing.T, db *pebble.DB, all records, n int) {
+		"a record removed": func(t *testing.T, db *pebble.DB, all [][2][]byte, n int) {
 			if err := db.Delete(all[n][0], pebble.Sync); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"two swapped": func(t *testing.T, db *pebble.DB, all records, n int) {
+		"two swapped": func(t *testing.T, db *pebble.DB, all [][2][]byte, n int) {
 			set(t, db, all[n][0], all[n+1][1])
 			set(t, db, all[n+1][0], all[n][1])
 		},
-		"one put in between": func(t *testing.T, db *pebble.DB, all records, n int) {
+		"one put in between": func(t *testing.T, db *pebble.DB, all [][2][]byte, n int) {
 			key := slices.Clone(all[n][0])
 			key[len(key)-1] ^= 1
 			set(t, db, key, all[n][1])
@@ -201,7 +199,10 @@ func TestTampering(t *testing.T) {
 			s.run("", "check").want(0)
 			s.onMainLog(func(db *pebble.DB) {
 				all := auditRecords(t, db)
-				n := slices.IndexFunc(all, func(r [2][]byte) bool { return strings.Contains(string(r[1]), "paris@") })
+				n := slices.IndexFunc(all, func(r [2][]byte) bool {
+					e := new(log.Event)
+					return proto.Unmarshal(r[1], e) == nil && e.GetPreferences() != nil
+				})
 				tamper(t, db, all, n)
 			})
 			s.run("", "check").want(5, "archive: ok", "audit record", "don't rebuild")
@@ -241,6 +242,54 @@ func TestTampering(t *testing.T) {
 	})
 }
 
+// TestTamperingWithPersonalContent: the lists of preferences lie apart of the records,
+// so that they can be erased; they are vouched for all the same.
+func TestTamperingWithPersonalContent(t *testing.T) {
+	const juliet = "juliet@test.example"
+	for name, c := range map[string]struct {
+		tamper func(t *testing.T, db *pebble.DB, key, value []byte)
+		want   string
+	}{
+		"one byte": {func(t *testing.T, db *pebble.DB, key, value []byte) {
+			set(t, db, key, changed(t, value, "paris@", "pariz@"))
+		}, "is not what it has the hash of"},
+		"removed": {func(t *testing.T, db *pebble.DB, key, _ []byte) {
+			if err := db.Delete(key, pebble.Sync); err != nil {
+				t.Fatal(err)
+			}
+		}, "no erasure accounts for it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "")
+			s.run("x\n", "user", "add", juliet).want(0)
+			s.run("", "prefs", "set", juliet, "--never", "paris@test.example").want(0)
+			s.onMainLog(func(db *pebble.DB) {
+				n := 0
+				for _, r := range records(t, db, 0x11) {
+					if strings.Contains(string(r[1]), "paris@") {
+						c.tamper(t, db, r[0], r[1])
+						n++
+					}
+				}
+				if n != 1 {
+					t.Fatalf("%d records have the list, want 1", n)
+				}
+			})
+			s.run("", "check").want(5, c.want, "don't rebuild")
+		})
+	}
+}
+
+// changed is b with one byte changed: from is what stands there before, to after.
+func changed(t *testing.T, b []byte, from, to string) []byte {
+	t.Helper()
+	out := []byte(strings.Replace(string(b), from, to, 1))
+	if string(out) == string(b) || len(out) != len(b) {
+		t.Fatalf("there is no %q in %q", from, b)
+	}
+	return out
+}
+
 func set(t *testing.T, db *pebble.DB, key, value []byte) {
 	t.Helper()
 	if err := db.Set(key, value, pebble.Sync); err != nil {
@@ -262,9 +311,14 @@ func (s *site) onMainLog(do func(*pebble.DB)) {
 }
 
 // auditRecords are the records of the class Audit (log/key.go).
-func auditRecords(t *testing.T, db *pebble.DB) (all [][2][]byte) {
+func auditRecords(t *testing.T, db *pebble.DB) [][2][]byte { return records(t, db, 0x10, 0, 0) }
+
+// records are the keys that begin with prefix, with their values.
+func records(t *testing.T, db *pebble.DB, prefix ...byte) (all [][2][]byte) {
 	t.Helper()
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{0x10, 0, 0}, UpperBound: []byte{0x10, 0, 1}})
+	end := slices.Clone(prefix)
+	end[len(end)-1]++
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end})
 	if err != nil {
 		t.Fatal(err)
 	}

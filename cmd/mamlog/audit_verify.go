@@ -115,6 +115,15 @@ func (v *auditVerifier) inclusion(content []byte) (string, error) {
 	if err := proto.Unmarshal(p.Event, e); err != nil {
 		return "", fmt.Errorf("the event can't be read: %w", err)
 	}
+	if e.GetPersonalHash() == nil {
+		return words + eventParties(e) + eventWords(e), nil
+	}
+	if p.Personal == nil {
+		return words + eventParties(e) + eventWords(e) + " (what was personal in it is withheld or erased)", nil
+	}
+	if e, err = e.Whole(p.Personal); err != nil {
+		return "", fmt.Errorf("the personal content of the event: %w", err)
+	}
 	return words + eventParties(e) + eventWords(e), nil
 }
 
