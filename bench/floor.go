@@ -493,7 +493,7 @@ func (b *Bench) counting(s *store, c *contents) (Goal, error) {
 	side := func(q projections.Query) func() (float64, error) {
 		return func() (float64, error) {
 			rate, err := rateOf(b.Time/2, func(int) error {
-				p, err := s.rows.Visit(q, func(projections.Row) error { return nil })
+				p, err := s.rows.Visit(q, func(*projections.Row) error { return nil })
 				if err == nil && p.Len != q.Max {
 					err = fmt.Errorf("a page has %d rows, want %d", p.Len, q.Max)
 				}

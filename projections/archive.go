@@ -94,34 +94,33 @@ const (
 
 var errDamagedRow = errors.New("a row is damaged: rebuild the projections")
 
-// newRow reads a row's value, but for the event.
-func newRow(id ulid.ULID, owner string, value []byte) (Row, error) {
-	r := Row{ID: id, Owner: owner, value: value}
+// read makes r what a row's value says, but for the event.
+func (r *Row) read(id ulid.ULID, owner string, value []byte) error {
 	_, n := binary.Uvarint(value)
 	if n <= 0 || n == len(value) {
-		return r, errDamagedRow
+		return errDamagedRow
 	}
 	flags, rest := value[n], value[n+1:]
+	*r = Row{ID: id, Owner: owner, value: value, Imported: flags&flagImported != 0, Whois: flags&flagWhois != 0}
 	if flags&flagSent != 0 {
 		sent, n := binary.Uvarint(rest)
 		if n <= 0 {
-			return r, errDamagedRow
+			return errDamagedRow
 		}
 		r.sent, rest = int64(sent), rest[n:]
 	}
+	ok := true
 	if flags&flagSender != 0 {
-		sender, after, ok := cutBytes(rest)
-		if !ok {
-			return r, errDamagedRow
+		var sender []byte
+		if sender, rest, ok = cutBytes(rest); !ok {
+			return errDamagedRow
 		}
-		r.Sender, rest = string(sender), after
+		r.Sender = string(sender)
 	}
-	var ok bool
 	if r.event, r.Stanza, ok = cutBytes(rest); !ok {
-		return r, errDamagedRow
+		return errDamagedRow
 	}
-	r.Imported, r.Whois = flags&flagImported != 0, flags&flagWhois != 0
-	return r, nil
+	return nil
 }
 
 // cutBytes takes what a length is before.

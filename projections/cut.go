@@ -319,8 +319,8 @@ func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p part
 				if id.Compare(up) > 0 {
 					break
 				}
-				row, err := newRow(id, owner, sc.it.Value())
-				if err != nil {
+				var row Row
+				if err := row.read(id, owner, sc.it.Value()); err != nil {
 					return err
 				}
 				stump := len(row.Stanza) == 0

@@ -72,7 +72,8 @@ var maxID = ulid.ULID{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff
 func (s *Store) Query(q Query) (page Page, err error) {
 	rows := make([]Row, 0, min(q.Max, 64))
 	var arena []byte // the copies of a page lie in few pieces of memory
-	page, err = s.Visit(q, func(r Row) error {
+	page, err = s.Visit(q, func(row *Row) error {
+		r := *row
 		if n := len(r.value); n > cap(arena)-len(arena) {
 			arena = make([]byte, 0, max(n, 16<<10))
 		}
@@ -91,9 +92,9 @@ func (s *Store) Query(q Query) (page Page, err error) {
 
 // Visit is Query for callers that need each row only once: visit is called for
 // each, oldest first or, paging backward, newest first. It must not keep the row
-// beyond the call, its strings and times apart, wait for anything, nor call the
-// store. An error of visit ends the page and is returned.
-func (s *Store) Visit(q Query, visit func(Row) error) (page Page, err error) {
+// beyond the call, but copies of its strings and times, wait for anything, nor call
+// the store. An error of visit ends the page and is returned.
+func (s *Store) Visit(q Query, visit func(*Row) error) (page Page, err error) {
 	err = s.read(func(r *rows) error {
 		page, err = r.query(q, visit)
 		return err
@@ -105,7 +106,7 @@ func (s *Store) Visit(q Query, visit func(Row) error) (page Page, err error) {
 	return page, err
 }
 
-func (r *rows) query(q Query, visit func(Row) error) (Page, error) {
+func (r *rows) query(q Query, visit func(*Row) error) (Page, error) {
 	sc, err := r.newScan(q.Class, q.Owner, q.With)
 	if err != nil {
 		return Page{}, err
@@ -447,7 +448,8 @@ func (sc *scan) page(c *collector, set, left interval) (Page, error) {
 type collector struct {
 	*Query
 	owner string
-	visit func(Row) error
+	visit func(*Row) error
+	row   Row // that is visited
 
 	rows, bytes  int
 	more         bool // there is a row that it did not take
@@ -470,11 +472,10 @@ func (c *collector) add(id ulid.ULID, ordinal uint64, value []byte) error {
 	c.last, c.lastOrdinal = id, ordinal
 	c.rows++
 	c.bytes += len(value) + c.RowBytes
-	r, err := newRow(id, c.owner, value)
-	if err != nil {
+	if err := c.row.read(id, c.owner, value); err != nil {
 		return err
 	}
-	return c.visit(r)
+	return c.visit(&c.row)
 }
 
 func (c *collector) page() Page {
@@ -670,9 +671,9 @@ func (sc *scan) pick(c *collector, set, left interval) (Page, error) {
 func (s *Store) Bounds(c log.Class, owner string, notBefore time.Time, floor ulid.ULID) (first, last Row, ok bool, err error) {
 	for _, end := range []*Row{&first, &last} {
 		q := Query{Class: c, Owner: owner, NotBefore: notBefore, Floor: floor, Max: 1, Backward: end == &last, Uncounted: true}
-		page, err := s.Visit(q, func(r Row) error {
-			r.moved(nil)
-			*end = r
+		page, err := s.Visit(q, func(r *Row) error {
+			*end = *r
+			end.moved(nil)
 			return nil
 		})
 		if err != nil || page.Len == 0 {

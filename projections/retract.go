@@ -28,8 +28,8 @@ func (w *writer) retracted(rec log.Record, e *log.Retracted) error {
 	if err != nil {
 		return err
 	}
-	row, err := newRow(id, e.GetOwner(), v)
-	if err != nil {
+	var row Row
+	if err := row.read(id, e.GetOwner(), v); err != nil {
 		return err
 	}
 	m, err := row.Message()

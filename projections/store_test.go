@@ -411,8 +411,8 @@ func FuzzRow(f *testing.F) {
 	}
 	f.Add([]byte{0x80})
 	f.Fuzz(func(t *testing.T, v []byte) {
-		r, err := newRow(ulid.ULID{1}, "a@h", v)
-		if err != nil {
+		var r Row
+		if err := r.read(ulid.ULID{1}, "a@h", v); err != nil {
 			return
 		}
 		if len(r.event)+len(r.Stanza) > len(v) {

@@ -24,8 +24,8 @@ const (
 
 // bytesSoFar reads it from the value of a message row.
 func bytesSoFar(value []byte) (uint64, error) {
-	r, err := newRow(ulid.ULID{}, "", value)
-	if err != nil {
+	var r Row
+	if err := r.read(ulid.ULID{}, "", value); err != nil {
 		return 0, err
 	}
 	return r.number(fieldBytesSoFar)

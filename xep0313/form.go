@@ -30,28 +30,36 @@ func parseQuery(e *stanza.Element, max int, limits Limits) (q query, err error) 
 		return q, stanza.FeatureNotImplemented("this archive has no nodes")
 	}
 	q.Max = max
-	seen := make(map[string]bool)
-	for _, c := range e.Elements() {
-		switch name := c.Space + " " + c.Local; name {
-		case NSForm + " x", NSRSM + " set", NS + " flip-page":
-			if seen[name] {
-				return q, stanza.BadRequest("there is more than one <%s/>", c.Local)
-			}
-			seen[name] = true
+	var form, set, flip *stanza.Element
+	for _, n := range e.Nodes {
+		c := n.Element
+		if c == nil {
+			continue
 		}
+		var seen **stanza.Element
 		switch {
 		case c.Is(NSForm, "x"):
-			err = q.parseForm(c, limits)
+			seen = &form
 		case c.Is(NSRSM, "set"):
-			err = q.parseSet(c)
+			seen = &set
 		case c.Is(NS, "flip-page"):
-			q.flip = true
+			seen = &flip
+		default:
+			continue
 		}
-		if err != nil {
-			return q, err
+		if *seen != nil {
+			return q, stanza.BadRequest("there is more than one <%s/>", c.Local)
 		}
+		*seen = c
 	}
-	return q, nil
+	q.flip = flip != nil
+	if form != nil {
+		err = q.parseForm(form, limits)
+	}
+	if set != nil && err == nil {
+		err = q.parseSet(set)
+	}
+	return q, err
 }
 
 func (q *query) parseForm(x *stanza.Element, limits Limits) error {

@@ -198,7 +198,7 @@ func (w *resultWriter) release() {
 	}
 }
 
-func (w *resultWriter) add(row projections.Row) error {
+func (w *resultWriter) add(row *projections.Row) error {
 	b := append(w.results, w.head...)
 	b = appendID(b, row.ID)
 	b = append(b, resultMiddle...)
@@ -274,17 +274,21 @@ func appendStamp(b []byte, unixMilli int64) []byte {
 	if month += 3; month > 12 {
 		month, year = month-12, year+1
 	}
-	b = append(appendTwo(appendTwo(b, year/100%100), year%100), '-')
-	b = append(appendTwo(b, month), '-')
-	b = append(appendTwo(b, day), 'T')
+	b = append(b, "0000-00-00T00:00:00.000Z"...)
+	out := b[len(b)-stampBytes:]
+	two := func(at int, n int64) { out[at], out[at+1] = byte('0'+n/10), byte('0'+n%10) }
+	two(0, year/100%100)
+	two(2, year%100)
+	two(5, month)
+	two(8, day)
 	s := ms / 1000
-	b = append(appendTwo(b, s/3600), ':')
-	b = append(appendTwo(b, s/60%60), ':')
-	b = append(appendTwo(b, s%60), '.', byte('0'+ms/100%10))
-	return append(appendTwo(b, ms%100), 'Z')
+	two(11, s/3600)
+	two(14, s/60%60)
+	two(17, s%60)
+	out[20] = byte('0' + ms/100%10)
+	two(21, ms%100)
+	return b
 }
-
-func appendTwo(b []byte, n int64) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
 
 // appendFin appends the iq that ends an answer. First and last are those of the
 // page in chronological order, flipped or not.

@@ -18,6 +18,8 @@ type metrics struct {
 	skippedBy         map[string]prometheus.Counter
 	queries           *prometheus.CounterVec
 	seconds           *prometheus.HistogramVec
+	pages             prometheus.Counter  // of queries: those that were answered
+	pageSeconds       prometheus.Observer // of seconds: theirs
 	results           prometheus.Counter
 	preferenceChanges prometheus.Counter
 	shed              prometheus.Counter
@@ -62,6 +64,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	for _, why := range []string{skipType, skipError, skipHint, skipCopy, skipEmpty, skipPreferences, skipSmart, skipExpired, skipDeleted} {
 		m.skippedBy[why] = skipped.WithLabelValues(why)
 	}
+	m.pages, m.pageSeconds = m.queries.WithLabelValues("query", "ok"), m.seconds.WithLabelValues("query")
 	if r == nil {
 		return m, nil
 	}
@@ -93,6 +96,12 @@ func (m *metrics) observe(payload *stanza.Element, took time.Duration, err error
 	case err != nil:
 		result = "internal-server-error"
 	}
-	m.queries.WithLabelValues(kindOf(payload), result).Inc()
-	m.seconds.WithLabelValues(kindOf(payload)).Observe(took.Seconds())
+	kind := kindOf(payload)
+	if kind == "query" && result == "ok" { // what there is most of
+		m.pages.Inc()
+		m.pageSeconds.Observe(took.Seconds())
+		return
+	}
+	m.queries.WithLabelValues(kind, result).Inc()
+	m.seconds.WithLabelValues(kind).Observe(took.Seconds())
 }

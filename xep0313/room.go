@@ -45,7 +45,7 @@ func (a *Archive) HandleRoomIQ(ctx context.Context, room, asker jid.JID, realJID
 }
 
 // sender is the real JID that the answer to r shows with row, "" for none.
-func (r *request) sender(row projections.Row) string {
+func (r *request) sender(row *projections.Row) string {
 	if !r.room || row.Sender == "" {
 		return ""
 	}
