@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -185,7 +186,7 @@ func (c *call) archived(outcomes []outcome, done []xep0313.Outcome) {
 			b = append(b, '-')
 		default:
 			m.archived.Inc()
-			b = b[:len(b)+ulid.EncodedSize] // there is room
+			b = slices.Grow(b, ulid.EncodedSize)[:len(b)+ulid.EncodedSize] // an iq's id may be of any length
 			if err := o.ID.MarshalTextTo(b[len(b)-ulid.EncodedSize:]); err != nil {
 				panic("component: " + err.Error()) // only a buffer of the wrong size fails
 			}

@@ -50,6 +50,21 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestIDsOfAnyLength: the answer repeats the iq's id, however long that is.
+func TestIDsOfAnyLength(t *testing.T) {
+	f := start(t, nil)
+	p := f.up()
+	for n := 1; n < 600; n += 7 {
+		id := strings.Repeat("i", n)
+		p.send("<iq type='set' id='" + id + "' from='" + testHost + "' to='" + testDomain + "'>" +
+			batch(appendOf("in", "alice@example.org", "bob@example.org/x", fmt.Sprint("k", n), "x")) + "</iq>")
+		e := p.next()
+		if w := words(t, e, 1); e.Attr("id") != id || len(w[0]) != ulid.EncodedSize {
+			t.Fatalf("for an id of %d bytes: %s", n, e.Bytes())
+		}
+	}
+}
+
 // TestSideOfAppend: what is in the attributes is what the archive is given.
 func TestSideOfAppend(t *testing.T) {
 	f := start(t, nil)
@@ -350,7 +365,11 @@ func TestPipelined(t *testing.T) {
 type stub struct{}
 
 func (stub) Append(sides []xep0313.Side, done func([]xep0313.Outcome)) error {
-	done(make([]xep0313.Outcome, len(sides)))
+	outcomes := make([]xep0313.Outcome, len(sides))
+	for i := range outcomes {
+		outcomes[i].ID = ulid.ULID{1, byte(i)}
+	}
+	done(outcomes)
 	return nil
 }
 
