@@ -35,6 +35,10 @@ type Options struct {
 	Window int   // messages of a sender under way
 	Pagers []int // clients that page at once
 
+	// Of the part attach; empty: all.
+	Contenders []string // by name
+	Measures   []string // throughput, latency, pages
+
 	// Progress, if not nil, is told what is measured next.
 	Progress func(string)
 }
@@ -66,6 +70,12 @@ func New(o Options) (*Bench, error) {
 		return nil, fmt.Errorf("%d pairs with a window of %d: at least one of each is needed, and the window is at most %d", o.Pairs, o.Window, maxWindow)
 	case o.Owners < 1 || len(o.Sizes) == 0 || len(o.Pagers) == 0:
 		return nil, errors.New("owners, sizes and pagers must not be empty")
+	}
+	if err := checkNames("contender", o.Contenders, names(attachContenders)); err != nil {
+		return nil, err
+	}
+	if err := checkNames("measure", o.Measures, attachMeasures); err != nil {
+		return nil, err
 	}
 	return &Bench{Options: o, text: newText(o.Seed)}, nil
 }

@@ -71,13 +71,18 @@ and plots.`,
 	f.IntSliceVar(&r.options.Pagers, "pagers", r.options.Pagers, "clients that page at once")
 
 	for _, p := range append(bench.Parts, bench.HostPart) {
-		root.AddCommand(&cobra.Command{
+		c := &cobra.Command{
 			Use: p.Name, Short: "Measure " + p.About, Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error {
 				_, err := r.measure(c.Context(), "mamlog-bench "+p.Name, []bench.Part{p})
 				return err
 			},
-		})
+		}
+		if p.Name == "attach" {
+			c.Flags().StringArrayVar(&r.options.Contenders, "contender", nil, "only this one, by its name in the report; may be given more than once")
+			c.Flags().StringSliceVar(&r.options.Measures, "measure", nil, "only these of throughput, latency and pages")
+		}
+		root.AddCommand(c)
 	}
 	root.AddCommand(&cobra.Command{
 		Use: "all", Short: "Measure everything (under an hour)", Args: cobra.NoArgs,
