@@ -256,10 +256,12 @@ func (l *Log) poke() {
 }
 
 // commit, sync and deliver are the three stages of the writer. While one group
-// syncs the next is written, and the one before is applied and acknowledged.
+// syncs, the one before is applied and acknowledged, and the next gathers: groups
+// are as large as they can be without anybody waiting longer for it.
 func (l *Log) commit() {
 	defer close(l.committed)
 	for range l.wake {
+		l.syncing <- struct{}{}
 		l.mu.Lock()
 		g, closed := l.open, l.closed
 		if len(g.waiters) > 0 {
@@ -275,6 +277,8 @@ func (l *Log) commit() {
 				g.err = l.write(g)
 			}
 			l.committed <- g
+		} else {
+			<-l.syncing
 		}
 		if closed {
 			return
@@ -296,6 +300,7 @@ func (l *Log) sync() {
 		if g.err == nil && len(g.records) > 0 {
 			g.err = g.batch.SyncWait() // the commit point: from here on it is durable
 		}
+		<-l.syncing
 		l.synced <- g
 	}
 }

@@ -102,6 +102,7 @@ type Log struct {
 	stats     struct{ records, commits, bytes, duplicates atomic.Uint64 }
 
 	wake      chan struct{}
+	syncing   chan struct{} // holds something while a group is between commit and sync
 	committed chan *group
 	synced    chan *group
 	stopped   chan struct{}
@@ -124,6 +125,7 @@ func Open(dir string, o Options) (*Log, error) {
 		db: db, clock: o.Clock, logger: o.Logger,
 		pending:   make(map[string]ulid.ULID),
 		wake:      make(chan struct{}, 1),
+		syncing:   make(chan struct{}, 1),
 		committed: make(chan *group, 4),
 		synced:    make(chan *group, 4),
 		stopped:   make(chan struct{}),

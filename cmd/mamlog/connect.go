@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
@@ -61,19 +62,30 @@ func (a *app) withClient(ctx context.Context, need offline, do func(adminv1conne
 	if err != nil {
 		return err
 	}
-	client, err := admin.Dial(c.AdminSocket)
-	if err == nil {
-		return failed(do(client))
-	}
-	if !errors.Is(err, admin.ErrNoServer) {
-		return &failure{exitFailed, err}
-	}
-	if err := need.checkStore(c); err != nil {
-		return err
-	}
-	s, err := a.openOffline(c, need)
-	if err != nil {
-		return &failure{exitFailed, err}
+	var s *stores
+	for patience := time.Now().Add(lockPatience); ; {
+		client, err := admin.Dial(c.AdminSocket)
+		if err == nil {
+			return failed(do(client))
+		}
+		if !errors.Is(err, admin.ErrNoServer) {
+			return &failure{exitFailed, err}
+		}
+		if err := need.checkStore(c); err != nil {
+			return err
+		}
+		if s, err = a.openOffline(c, need); err == nil {
+			break
+		}
+		var locked *lockedError
+		if !errors.As(err, &locked) || time.Now().After(patience) {
+			return &failure{exitFailed, err}
+		}
+		select {
+		case <-ctx.Done():
+			return &failure{exitFailed, err}
+		case <-time.After(100 * time.Millisecond): // until the next look
+		}
 	}
 	err = a.serveMyself(ctx, s, need, do)
 	if closeErr := s.Close(); closeErr != nil && err == nil {
@@ -81,6 +93,10 @@ func (a *app) withClient(ctx context.Context, need offline, do func(adminv1conne
 	}
 	return failed(err)
 }
+
+// lockPatience is for how long a store that is in use is waited for: its server
+// may just be starting, and not answer yet, or stopping.
+const lockPatience = 5 * time.Second
 
 func (a *app) openOffline(c *config.Config, need offline) (*stores, error) {
 	var bars []*progress
@@ -102,7 +118,7 @@ func (a *app) openOffline(c *config.Config, need offline) (*stores, error) {
 	}
 	var locked *lockedError
 	if errors.As(err, &locked) {
-		return nil, fmt.Errorf("%w, but no server answers at %s\nIf that process is a server that is just starting or stopping, try again; if it has another admin.socket, name its configuration with --config", err, c.AdminSocket)
+		return nil, fmt.Errorf("%w, but no server answers at %s\nIf that process is a server with another admin.socket, name its configuration with --config", err, c.AdminSocket)
 	}
 	if err == nil && errors.Is(statErr, fs.ErrNotExist) {
 		// A relative data_dir is another one in another working directory.
