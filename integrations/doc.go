@@ -7,6 +7,8 @@
 //     reason, and testdata/*/ has transcripts of what holds instead.
 //   - delivery_test.go, resumption_test.go: what must hold on a message's way
 //     through a server; rooms_test.go: one order of a room's messages for all.
+//   - push_test.go: phones that are away hear of what is archived.
+//   - tls_test.go: ejabberd's link over TLS.
 //   - faults_test.go: kills, hangs and cuts; nothing that was delivered is lost.
 //   - unreachable_test.go: what a message becomes that can't be archived.
 //   - intruders_test.go: who must get nothing.

@@ -65,7 +65,7 @@ const (
 // bots are components of a site's server that are not mamlog's, one for each test
 // that wants one: a server may share a domain's stanzas out among several
 // connections.
-var bots = []string{"beeper", "occupant", "intruder", "forger"}
+var bots = []string{"beeper", "occupant", "intruder", "forger", "notifier"}
 
 func botDomain(k kind, bot string) string { return bot + "." + k.name + ".example" }
 
@@ -109,7 +109,7 @@ func sharedSite(t *testing.T, k kind) *site {
 			links: fmt.Sprintf("  - {server: %q, domain: %q, secret: impostor, hosts: [%s]}\n", impostor.Addr(), "archive."+impostorDomain, impostorDomain),
 			server: peers.Options{
 				S2SAddr: addrs[k.name+".example"], Remote: map[string]string{farDomain: addrs[farDomain]},
-				Components: components,
+				Components: components, Modules: []string{k.push},
 			},
 		})
 		if err != nil {

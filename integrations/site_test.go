@@ -23,12 +23,13 @@ const patience = 2 * time.Minute
 type kind struct {
 	name     string // also of the directory with its module
 	start    func(context.Context, peers.Options) (*peers.Server, error)
+	push     string // its module for notifications to phones
 	packages []string
 }
 
 var kinds = []kind{
-	{"prosody", peers.StartProsody, []string{"prosody", "lua-posix", "lua-dbi-sqlite3"}},
-	{"ejabberd", peers.StartEjabberd, []string{"ejabberd", "erlang-p1-sqlite3"}},
+	{"prosody", peers.StartProsody, "cloud_notify", []string{"prosody", "prosody-modules", "lua-posix", "lua-dbi-sqlite3"}},
+	{"ejabberd", peers.StartEjabberd, "mod_push", []string{"ejabberd", "erlang-p1-sqlite3"}},
 }
 
 // onBoth runs a test for each server, at the same time.
@@ -58,6 +59,7 @@ type siteOptions struct {
 	configs []string      // for each set of a host's options, a host that has it
 	failing []string      // for each of failures that is named, a host that does that
 	proxied bool          // the link goes through a proxy
+	link    string        // more of the link, as YAML
 	before  peers.Archive // what the server begins with; "" for mamlog
 	links   string        // more links of mamlog, as YAML, and their hosts
 	linked  []string
@@ -111,8 +113,8 @@ func startSite(ctx context.Context, k kind, o siteOptions) (_ *site, err error) 
 	if err != nil {
 		return nil, err
 	}
-	s.archive, err = conformance.NewArchive(dir, fmt.Sprintf("%sarchive_expires_after: never\nlinks:\n  - {server: %q, domain: %q, secret: %q, hosts: [%s]}\n%s",
-		hosts, addr, s.ArchiveHost, s.Secret, strings.Join(domains, ", "), o.links))
+	s.archive, err = conformance.NewArchive(dir, fmt.Sprintf("%sarchive_expires_after: never\nlinks:\n  - {server: %q, domain: %q, secret: %q, hosts: [%s], %s}\n%s",
+		hosts, addr, s.ArchiveHost, s.Secret, strings.Join(domains, ", "), o.link, o.links))
 	if err != nil {
 		return nil, err
 	}

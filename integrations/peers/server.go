@@ -47,6 +47,10 @@ type Options struct {
 	// mamlog's (XEP-0355, XEP-0356). Prosody has it from prosody-modules.
 	Delegation bool
 
+	// A file with the certificate and the key of the component listener, which then
+	// speaks TLS; of ejabberd only.
+	ComponentCertificate string
+
 	Modules    []string          // more modules of the server's own to load
 	Components map[string]string // more external components: secret by domain
 	S2SAddr    string            // to listen on for servers; default: a free one

@@ -33,7 +33,7 @@ archive(Mode, Msg, #state{config = #config{mam = true}, host = Domain, server_ho
             [Outcome] = append(Host, Domain, [item(Msg, Room, Nick)]),
             outcome(Outcome, Mode, Msg, Room);
         false ->
-            marked(Msg)
+            without_id(Msg)
     end;
 archive(_Mode, Msg, _Room, _Nick) ->
     Msg.
@@ -50,10 +50,14 @@ outcome({archived, Id}, _Mode, Msg, #state{jid = JID}) ->
 outcome(bounce, _Mode, Msg, _Room) ->
     mod_mamlog:bounce(Msg);
 outcome(_, _Mode, Msg, _Room) ->
-    marked(Msg).
+    without_id(Msg).
 
-%% ejabberd 25 and later give a message that lacks these an id of their own, which
-%% would name nothing in the archive.
+%% ejabberd 23.10 and later give every message of a room an id of its own, which would
+%% name nothing in the archive: those before 26.03 unless there is one by the room,
+%% and filter_packet/1 takes it away again; the others unless these are there.
+without_id(Msg) ->
+    xmpp:put_meta(marked(Msg), mamlog, without_id).
+
 marked(Msg) ->
     Msg1 = case xmpp:get_meta(Msg, stanza_id, none) of
                none -> xmpp:put_meta(Msg, stanza_id, erlang:system_time(microsecond));
@@ -153,6 +157,8 @@ filter_packet(#iq{type = result, id = Id, to = To, sub_els = [#disco_info{featur
         {Id, To, [_ | _] = New, _Host} -> IQ#iq{sub_els = [Info#disco_info{features = Old ++ (New -- Old)}]};
         _ -> IQ
     end;
+filter_packet(#message{meta = #{mamlog := without_id}, from = #jid{lserver = Domain}} = Msg) ->
+    mod_mamlog:strip(Msg, Domain);
 filter_packet(Acc) ->
     Acc.
 
