@@ -121,7 +121,7 @@ func freeAddr() (string, error) {
 	return "", err
 }
 
-// Start runs the server and returns when it accepts connections.
+// Start runs the server and returns when it accepts connections and commands.
 func (s *Server) Start() error {
 	cmd := exec.Command(s.bin, "serve", "--config", s.Config)
 	cmd.Stdout, cmd.Stderr = &s.log, &s.log
@@ -133,9 +133,10 @@ func (s *Server) Start() error {
 	s.cmd, s.exit = cmd, exit
 	deadline := time.Now().Add(patience)
 	for {
-		network, addr := "tcp", s.Addr
-		if addr == "" {
-			network, addr = "unix", filepath.Join(s.Dir, "data", "admin.sock")
+		// The commands are answered last; but a long name is none for the kernel.
+		network, addr := "unix", filepath.Join(s.Dir, "data", "admin.sock")
+		if s.Addr != "" && len(addr) > 100 {
+			network, addr = "tcp", s.Addr
 		}
 		conn, err := net.DialTimeout(network, addr, time.Second)
 		if err == nil {

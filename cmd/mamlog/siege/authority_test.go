@@ -168,7 +168,9 @@ func TestWhoMayAskWhat(t *testing.T) {
 	r := newRealm(t, "")
 	pairs, refused, prefs := 0, 0, 0
 	stamp := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
-	for _, a := range r.askers() {
+	askers := r.askers()
+	position := r.position()
+	for _, a := range askers {
 		t.Run(a.who, func(t *testing.T) {
 			for _, q := range everything() {
 				if strings.Contains(q.payload, "DEFAULT") {
@@ -176,14 +178,15 @@ func TestWhoMayAskWhat(t *testing.T) {
 				}
 				payload := strings.NewReplacer("OWNER", a.owner, "ASKER", a.asker, "KEY", fmt.Sprint(pairs),
 					"DEFAULT", []string{"never", "always"}[prefs%2], "STAMP", stamp).Replace(q.payload)
-				before := r.position()
 				got := a.ask(q.typ, payload)
 				want := a.want(q.what)
 				if got != want {
 					t.Errorf("%s asks %s: %s, want %s", a.who, q.what, got, want)
 				}
 				pairs++
-				changed := r.position() - before
+				now := r.position()
+				changed := now - position
+				position = now
 				if taken := want == "result" || want == "archived"; taken {
 					if changes := q.what == "prefs set" || q.what == "for a client: prefs set" || strings.HasPrefix(q.what, "batch") || q.what == "delete"; changes && changed == 0 {
 						t.Errorf("%s may %s, and nothing came of it", a.who, q.what)

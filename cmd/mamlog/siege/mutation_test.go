@@ -216,7 +216,7 @@ links: [{server: %q, domain: archive.linked.example, secret: s, hosts: [linked.e
 		t.Errorf("%d MiB of heap, before %d", after.heap>>20, before.heap>>20)
 	}
 	took := int(sum(s.metrics(), "mamlog_c2s_stanzas_received_total")+sum(s.metrics(), "mamlog_link_requests_total")) - talk.n
-	if took < total/2 {
+	if took < total/4 {
 		t.Errorf("only %d stanzas of %d got as far as to be handled: this test tests the parser", took, total)
 	}
 	figures(t, "%d mutated stanzas over %d connections; goroutines %d, before %d; heap %d MiB, before %d; %d stanzas and pings were handled; %d messages of a conversation meanwhile, all archived",
