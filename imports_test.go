@@ -10,9 +10,10 @@ import (
 // Who may import whom, and why not more. A stanza's way leads down this list
 // and a query's way back up; a package sees only what lies below it.
 var mayImport = map[string][]string{
-	"log":                     {},                                                                                 // the truth depends on nothing of ours
+	"disk":                    {},                                                                                 // below the storage engine; knows no store
+	"log":                     {"disk"},                                                                           // the truth depends on nothing of ours
 	"audit":                   {},                                                                                 // hashes, signs and proves; knows neither stores nor events
-	"projections":             {"audit", "log"},                                                                   // a fold of the log and of nothing else
+	"projections":             {"audit", "disk", "log"},                                                           // a fold of the log and of nothing else
 	"xep0313/stanza":          {},                                                                                 // XML alone
 	"xep0313":                 {"log", "projections", "xep0313/stanza"},                                           // knows no sockets
 	"attach/wire":             {"xep0313/stanza"},                                                                 // one connection; knows no archive

@@ -151,7 +151,7 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for wait && l.open.bytes > maxGroupBytes && !l.closed && l.err == nil {
+	for wait && l.open.bytes > maxGroupBytes && !l.closed && l.err == nil && len(l.refuses) == 0 {
 		l.room.Wait()
 	}
 	switch {
@@ -159,6 +159,10 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 		return l.err
 	case l.closed:
 		return ErrClosed
+	}
+	if err := l.suspension(); err != nil && len(entries) > 0 {
+		l.stats.refused.Add(1)
+		return err
 	}
 	g := l.open
 	before := g.bytes
@@ -195,6 +199,9 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 	g.takes += n
 	l.taking += n
 	g.waiters = append(g.waiters, waiter{ids, done})
+	if len(l.refuses) > 0 {
+		l.releaseSoon()
+	}
 	l.poke()
 	return nil
 }
@@ -265,6 +272,7 @@ func (l *Log) commit() {
 		l.mu.Lock()
 		g, closed := l.open, l.closed
 		if len(g.waiters) > 0 {
+			l.flying = append(l.flying, g)
 			l.open = l.newGroup()
 			l.room.Broadcast()
 		} else {
@@ -273,7 +281,7 @@ func (l *Log) commit() {
 		failed := l.err
 		l.mu.Unlock()
 		if g != nil {
-			if g.err = failed; g.err == nil && len(g.records) > 0 {
+			if g.err = failed; g.err == nil && !g.batch.Empty() {
 				g.err = l.write(g)
 			}
 			l.committed <- g
@@ -287,9 +295,10 @@ func (l *Log) commit() {
 }
 
 func (l *Log) write(g *group) error {
-	last := g.records[len(g.records)-1].ID
-	if err := g.batch.Set(keyLast, last[:], nil); err != nil {
-		return err
+	if n := len(g.records); n > 0 {
+		if err := g.batch.Set(keyLast, g.records[n-1].ID[:], nil); err != nil {
+			return err
+		}
 	}
 	return l.db.ApplyNoSyncWait(g.batch, pebble.Sync)
 }
@@ -297,7 +306,7 @@ func (l *Log) write(g *group) error {
 func (l *Log) sync() {
 	defer close(l.synced)
 	for g := range l.committed {
-		if g.err == nil && len(g.records) > 0 {
+		if g.err == nil && !g.batch.Empty() {
 			g.err = g.batch.SyncWait() // the commit point: from here on it is durable
 		}
 		<-l.syncing
@@ -307,7 +316,17 @@ func (l *Log) sync() {
 
 func (l *Log) deliver() {
 	defer close(l.stopped)
-	for g := range l.synced {
+	for {
+		var g *group
+		select {
+		case <-l.suspended:
+			l.release()
+			continue
+		case g = <-l.synced:
+		}
+		if g == nil {
+			return
+		}
 		if g.err == nil {
 			// A follower that has missed a group must not be given the next.
 			l.mu.Lock()
@@ -349,9 +368,10 @@ func (l *Log) finish(g *group) {
 		l.failLocked(g.err)
 		g.err = l.err
 	}
+	waiters := l.landed(g)
 	l.mu.Unlock()
 	l.queued.Add(-int64(g.bytes))
-	for _, w := range g.waiters {
+	for _, w := range waiters {
 		if g.err != nil {
 			w.done(nil, g.err)
 		} else {

@@ -13,6 +13,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
+
+	"mamlog/disk"
 )
 
 // FormatVersion is written into every store. A store with a greater one was
@@ -33,6 +35,7 @@ type Options struct {
 	Cache  *pebble.Cache // nil: one of its own, 8 MiB
 	Clock  *Clock        // nil: one of its own, on the wall clock
 	Logger *zap.Logger   // nil: silent
+	Disk   DiskOptions
 }
 
 // Record is one event with its place in the log.
@@ -72,6 +75,7 @@ func FirstAt(t time.Time) ulid.ULID { return firstAt(t) }
 // Log is an open log. It is made by Open.
 type Log struct {
 	db     *pebble.DB
+	fs     *disk.FS
 	clock  *Clock
 	logger *zap.Logger
 
@@ -83,8 +87,11 @@ type Log struct {
 	pending map[string]ulid.ULID // once keys queued but not yet readable in db
 	closed  bool
 	err     error
-	taking  int            // entries on their way that change what is in the log already
-	scrubs  map[Class]span // see Owed
+	taking  int              // entries on their way that change what is in the log already
+	scrubs  map[Class]span   // see Owed
+	flying  []*group         // taken for a commit and not finished, in order
+	refuses map[string]error // why nothing is appended, by who says so
+	doubt   *group           // the last one that was answered before it landed
 
 	classes struct {
 		sync.RWMutex
@@ -99,12 +106,13 @@ type Log struct {
 	followers []Follower  // set before the first append, read by deliver
 	durable   atomic.Pointer[ulid.ULID]
 	queued    atomic.Int64 // bytes
-	stats     struct{ records, commits, bytes, duplicates atomic.Uint64 }
+	stats     struct{ records, commits, bytes, duplicates, refused atomic.Uint64 }
 
 	wake      chan struct{}
 	syncing   chan struct{} // holds something while a group is between commit and sync
 	committed chan *group
 	synced    chan *group
+	suspended chan struct{} // wakes deliver to release who waits
 	stopped   chan struct{}
 }
 
@@ -117,13 +125,14 @@ func Open(dir string, o Options) (*Log, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	db, err := pebble.Open(dir, pebbleOptions(o))
-	if err != nil {
-		return nil, fmt.Errorf("open log %s: %w", dir, err)
+	if o.FS == nil {
+		o.FS = vfs.Default
 	}
 	l := &Log{
-		db: db, clock: o.Clock, logger: o.Logger,
+		clock: o.Clock, logger: o.Logger,
 		pending:   make(map[string]ulid.ULID),
+		refuses:   make(map[string]error),
+		suspended: make(chan struct{}, 1),
 		wake:      make(chan struct{}, 1),
 		syncing:   make(chan struct{}, 1),
 		committed: make(chan *group, 4),
@@ -131,10 +140,17 @@ func Open(dir string, o Options) (*Log, error) {
 		stopped:   make(chan struct{}),
 	}
 	l.room = sync.NewCond(&l.mu)
+	l.fs = disk.New(o.FS, dir, l.Disk(dir, o.Disk))
+	o.FS = l.fs
+	var err error
+	if l.db, err = pebble.Open(dir, pebbleOptions(o)); err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, err)
+	}
 	l.open = l.newGroup()
 	if err := l.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open log %s: %w", dir, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("open log %s: %w", dir, err), l.db.Close())
 	}
+	l.fs.Watch()
 	go l.commit()
 	go l.sync()
 	go l.deliver()
@@ -146,6 +162,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		FS:                 o.FS,
 		Cache:              o.Cache,
 		Logger:             EngineLogger(o.Logger),
+		EventListener:      EngineListener(o.Logger),
 		FormatMajorVersion: pebble.FormatNewest,
 		Cleaner:            cleaner{},
 		MemTableSize:       16 << 20, // it counts against the cache
@@ -238,7 +255,8 @@ func (l *Log) Queued() int64 { return l.queued.Load() }
 func (l *Log) Clock() *Clock { return l.clock }
 
 // Close commits what was appended, calls the callbacks, and closes the store.
-// Appends after it fail with ErrClosed.
+// Appends after it fail with ErrClosed. While the disk takes no writes the store
+// can't be closed: then Close returns an error, and leaves things as a crash would.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -249,7 +267,11 @@ func (l *Log) Close() error {
 	l.room.Broadcast()
 	l.mu.Unlock()
 	l.poke()
+	if err := l.fs.Trouble(); err != nil {
+		return fmt.Errorf("the log is left as it is, with all that was acknowledged: %w", err)
+	}
 	<-l.stopped
+	defer l.fs.Close()
 	return l.db.Close()
 }
 
@@ -259,13 +281,19 @@ type Stats struct {
 	Commits    uint64 // group commits, each with one fsync
 	Bytes      uint64 // of records' keys and values
 	Duplicates uint64 // appends recognised by their idempotency key
+	Refused    uint64 // appends refused or left in doubt since the disk took no writes
+	Suspended  bool   // appends are refused now
 	DiskBytes  uint64 // on disk now
 }
 
 // Stats returns the counters.
 func (l *Log) Stats() Stats {
 	m := l.db.Metrics()
+	l.mu.Lock()
+	suspended := l.suspension() != nil
+	l.mu.Unlock()
 	return Stats{
+		Refused: l.stats.refused.Load(), Suspended: suspended,
 		Records:    l.stats.records.Load(),
 		Commits:    l.stats.commits.Load(),
 		Bytes:      l.stats.bytes.Load(),
@@ -273,13 +301,3 @@ func (l *Log) Stats() Stats {
 		DiskBytes:  m.DiskSpaceUsage() - m.WAL.ObsoletePhysicalSize - m.WAL.PhysicalSize + m.WAL.Size,
 	}
 }
-
-// EngineLogger passes the storage engine's words on to l. The engine calls Fatalf
-// where it can't go on without risking data, a failed WAL write above all: the
-// process then ends without acknowledging anything more.
-func EngineLogger(l *zap.Logger) pebble.Logger { return engineLogger{l.Sugar()} }
-
-type engineLogger struct{ *zap.SugaredLogger }
-
-// Infof: what the engine finds worth telling is for debugging.
-func (e engineLogger) Infof(format string, args ...any) { e.Debugf(format, args...) }

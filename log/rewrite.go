@@ -141,13 +141,23 @@ func (l *Log) Scrub(ctx context.Context, c Class, forget func(from, to ulid.ULID
 	if err := forget(from, to); err != nil {
 		return err
 	}
+	if paid, err := l.paid(c, span{from, to}); err != nil || !paid {
+		return err // more is owed by now
+	}
+	_, err := l.AppendWait(ctx)
+	return err
+}
+
+// paid lets the next commit note that nothing is owed any more, if nothing but s
+// is. The note has its place in the order of the commits, like what is owed.
+func (l *Log) paid(c Class, s span) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.scrubs[c] != (span{from, to}) {
-		return nil // more is owed by now
+	if l.scrubs[c] != s {
+		return false, nil
 	}
 	delete(l.scrubs, c)
-	return l.db.Delete(scrubKey(c), pebble.Sync)
+	return true, l.open.batch.Delete(scrubKey(c), nil)
 }
 
 // scrub rewrites the tables of the ranges, which are given by their first and

@@ -50,6 +50,8 @@ func (l *Log) Snapshot(then func()) (*Snapshot, error) {
 				if l.taking == 0 {
 					s = &Snapshot{log: l, db: l.db.NewSnapshot(), Last: l.Last()}
 					then()
+				} else {
+					err = l.suspension() // or it would be tried again all the time
 				}
 				l.mu.Unlock()
 			}

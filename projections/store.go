@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"mamlog/disk"
 	"mamlog/log"
 )
 
@@ -33,6 +34,7 @@ type Options struct {
 	FS     vfs.FS        // nil: the operating system's
 	Cache  *pebble.Cache // nil: one of its own, 8 MiB
 	Logger *zap.Logger   // nil: silent
+	Disk   log.DiskOptions
 
 	// Retention tells how long records of a class are kept, 0 for ever; nil
 	// keeps all for ever. It chooses how finely the class's rows are cut into
@@ -64,6 +66,7 @@ type Store struct {
 // Written only under Store.applying.
 type rows struct {
 	db       *pebble.DB
+	fs       *disk.FS
 	dir      string
 	position ulid.ULID
 	ordinals ordinals
@@ -180,11 +183,15 @@ func (s *Store) generations() ([]int, error) {
 }
 
 func (s *Store) newRows(dir string) (*rows, error) {
-	db, err := pebble.Open(dir, pebbleOptions(s.opts))
+	o := s.opts
+	fs := disk.New(o.FS, dir, s.log.Disk(dir, o.Disk))
+	o.FS = fs
+	db, err := pebble.Open(dir, pebbleOptions(o))
 	if err != nil {
 		return nil, err
 	}
-	return &rows{db: db, dir: dir, widths: make(map[log.Class]width), spans: make(map[log.Class]span)}, nil
+	fs.Watch()
+	return &rows{db: db, fs: fs, dir: dir, widths: make(map[log.Class]width), spans: make(map[log.Class]span)}, nil
 }
 
 func pebbleOptions(o Options) *pebble.Options {
@@ -192,6 +199,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		FS:                          o.FS,
 		Cache:                       o.Cache,
 		Logger:                      log.EngineLogger(o.Logger),
+		EventListener:               log.EngineListener(o.Logger),
 		FormatMajorVersion:          pebble.FormatNewest,
 		DisableWAL:                  true,     // the log is the write-ahead log
 		MemTableSize:                32 << 20, // it counts against the cache
@@ -216,11 +224,11 @@ func (s *Store) openRows(n int) (r *rows, why string, err error) {
 	if _, err := r.get(keyComplete); errors.Is(err, pebble.ErrNotFound) {
 		return r, "a rebuild did not come to its end", nil
 	} else if err != nil {
-		return nil, "", errors.Join(err, r.db.Close())
+		return nil, "", errors.Join(err, r.close())
 	}
 	why, err = r.load(s)
 	if err != nil {
-		return nil, "", errors.Join(err, r.db.Close())
+		return nil, "", errors.Join(err, r.close())
 	}
 	return r, why, nil
 }
@@ -289,7 +297,7 @@ func (s *Store) createRows(dir string) (*rows, error) {
 		return nil, err
 	}
 	if err := r.db.Set(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion), pebble.NoSync); err != nil {
-		return nil, errors.Join(err, r.db.Close())
+		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
@@ -303,7 +311,7 @@ func (r *rows) complete() error {
 }
 
 func (s *Store) drop(r *rows) error {
-	if err := r.db.Close(); err != nil {
+	if err := r.close(); err != nil {
 		return err
 	}
 	return s.opts.FS.RemoveAll(r.dir)
@@ -328,8 +336,16 @@ func (s *Store) Close() error {
 	s.using.Lock()
 	defer s.using.Unlock()
 	s.closed = true
+	if err := s.rows.fs.Trouble(); err != nil {
+		return fmt.Errorf("the rows are left as they are, and folded from the log at the next start: %w", err)
+	}
 	err := s.rows.db.Flush()
-	return errors.Join(err, s.rows.db.Close())
+	return errors.Join(err, s.rows.close())
+}
+
+func (r *rows) close() error {
+	defer r.fs.Close()
+	return r.db.Close()
 }
 
 // EndMaintenance lets a running Rebuild or Check return soon, with an error, and

@@ -189,7 +189,22 @@ func (a *Archive) stanzaError(err error) error {
 	if errors.As(err, &se) {
 		return se
 	}
-	a.logger.Error("a message could not be archived", zap.Error(err))
+	if !errors.Is(err, log.ErrSuspended) { // the log has said so, once
+		a.logger.Error("a message could not be archived", zap.Error(err))
+	}
+	return Refusal(err)
+}
+
+// Refusal is what somebody is told whose message could not be archived because of
+// err.
+func Refusal(err error) *stanza.Error {
+	var se *stanza.Error
+	switch {
+	case errors.As(err, &se):
+		return se
+	case errors.Is(err, log.ErrSuspended):
+		return &stanza.Error{Type: "wait", Condition: "resource-constraint", Text: log.ErrSuspended.Error()}
+	}
 	return stanza.InternalServerError()
 }
 

@@ -87,7 +87,7 @@ func (a *Archive) handle(ctx context.Context, r *request) {
 	var se *stanza.Error
 	if !errors.As(err, &se) {
 		a.logger.Error("a request to an archive failed", zap.String("kind", kindOf(r.payload)), zap.Error(err))
-		se = stanza.InternalServerError()
+		se = Refusal(err)
 	}
 	r.fail(se)
 }

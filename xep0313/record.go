@@ -2,6 +2,7 @@ package xep0313
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"strings"
 
@@ -157,6 +158,10 @@ func (a *Archive) record(sides []side, queue func([]log.Entry, func([]ulid.ULID,
 	}
 	return queue(entries, func(ids []ulid.ULID, err error) {
 		if err != nil {
+			if errors.Is(err, log.ErrSuspended) { // the log has said so, once
+				done(nil, err)
+				return
+			}
 			a.logger.Error("a message could not be archived and was not delivered", zap.Error(err))
 			done(nil, err)
 			return

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"mamlog/log"
+	"mamlog/xep0313"
 	"mamlog/xep0313/stanza"
 )
 
@@ -31,7 +32,7 @@ func (x *session) rosterIQ(iq, query *stanza.Element) {
 	se, ok := err.(*stanza.Error)
 	if !ok {
 		x.s.logger.Error("c2s: roster", zap.Error(err))
-		se = stanza.InternalServerError()
+		se = xep0313.Refusal(err)
 	}
 	x.answer(iq.ReplyError(se))
 }

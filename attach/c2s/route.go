@@ -113,7 +113,7 @@ func (m *outgoing) land(d xep0313.Delivery) (keeps bool) {
 	x := m.x
 	if d.Err != nil {
 		if m.typ != "error" {
-			x.answer(m.e.ReplyError(notRecorded(d.Err)))
+			x.answer(m.e.ReplyError(xep0313.Refusal(d.Err)))
 		}
 		return false
 	}
@@ -134,16 +134,6 @@ func (m *outgoing) land(d xep0313.Delivery) (keeps bool) {
 		x.bounce(m, stanza.ServiceUnavailable("the recipient is offline and the message was not archived"))
 	}
 	return true
-}
-
-// notRecorded is what the sender is told of a message that was to be archived and
-// could not be.
-func notRecorded(err error) *stanza.Error {
-	var e *stanza.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	return stanza.InternalServerError()
 }
 
 // deliver puts m and its carbon copies into queues, and returns how many of the

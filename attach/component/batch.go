@@ -3,7 +3,6 @@ package component
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"io"
 	"slices"
 	"strconv"
@@ -197,11 +196,7 @@ func (c *call) archived(outcomes []outcome, done []xep0313.Outcome) {
 
 // asError is what the server is told of an error of the archive.
 func asError(err error) *stanza.Error {
-	var se *stanza.Error
-	if errors.As(err, &se) {
-		return se
-	}
-	return stanza.InternalServerError()
+	return xep0313.Refusal(err)
 }
 
 // salvage reads a batch that can't be parsed by parsing its appends one by one; an

@@ -28,6 +28,7 @@ The others, with their defaults:
   log_level: info                debug, info, warn, error
   log_format: auto               auto, console, json
   cache_size: 256MiB             memory for reading, shared by all stores
+  disk_reserve: 128MiB           with less free space nothing is archived
 
 A link makes mamlog the archive of a server such as Prosody or ejabberd, as its
 component (docs/attach-protocol.md). Beside links, c2s is off unless it is set, and

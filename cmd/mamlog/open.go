@@ -20,6 +20,7 @@ import (
 	"mamlog/attach/c2s"
 	"mamlog/audit"
 	"mamlog/cmd/mamlog/config"
+	"mamlog/disk"
 	"mamlog/log"
 	"mamlog/projections"
 	"mamlog/xep0313"
@@ -50,6 +51,7 @@ type openOptions struct {
 	fallback bool                    // do as the configuration's fallback says
 	remake   bool                    // projections that can't be opened are deleted and made anew
 	only     func(config.Store) bool // which stores of messages; nil: all
+	retry    time.Duration           // of writes that the disk does not take; 0: as the log has it
 	progress func(store string) func(records int)
 }
 
@@ -61,7 +63,7 @@ func openStores(c *config.Config, o openOptions) (_ *stores, err error) {
 			return nil, fmt.Errorf("there is no store in %s, which is data_dir in %s; 'mamlog serve' and 'mamlog user add' make one", c.DataDir, c.File)
 		}
 	}
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+	if err := disk.MakeDir(vfs.Default, c.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	s := &stores{config: c, clock: log.NewClock(nil), cache: pebble.NewCache(c.CacheSize)}
@@ -126,17 +128,18 @@ func (s *stores) adviseRestore(cs config.Store, err error) error {
 func (s *stores) open(name, dir string, fsys vfs.FS, o openOptions) (st admin.Store, err error) {
 	logger := o.logger.With(zap.String("store", name))
 	if fsys == nil { // messages are nobody else's business, whatever data_dir's mode is
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := disk.MakeDir(vfs.Default, dir, 0o700); err != nil {
 			return admin.Store{}, fmt.Errorf("make the store %s: %w", name, err)
 		}
 	}
+	onDisk := log.DiskOptions{Reserve: uint64(s.config.DiskReserve), Retry: o.retry}
 	logDir := filepath.Join(dir, "log")
-	if st.Log, err = log.Open(logDir, log.Options{FS: fsys, Cache: s.cache, Clock: s.clock, Logger: logger}); err != nil {
+	if st.Log, err = log.Open(logDir, log.Options{FS: fsys, Cache: s.cache, Clock: s.clock, Logger: logger, Disk: onDisk}); err != nil {
 		return admin.Store{}, explainOpen(name, logDir, err)
 	}
 	rowsDir := filepath.Join(dir, "projections")
 	po := projections.Options{
-		FS: fsys, Cache: s.cache, Logger: logger,
+		FS: fsys, Cache: s.cache, Logger: logger, Disk: onDisk,
 		Retention: func(c log.Class) time.Duration { return s.retention(st.Log.ClassName(c)) },
 	}
 	if o.progress != nil {

@@ -24,6 +24,7 @@ type Config struct {
 	LogFormat     string // auto, console or json
 	CacheSize     int64  // bytes, shared by all stores
 	Limits        Limits
+	DiskReserve   int64 // bytes; with less free space nothing is archived
 }
 
 // C2S is where and how clients connect to the hosts that are on no link.
@@ -173,12 +174,13 @@ func Load(path string) (*Config, error) {
 
 func defaults(file string) *Config {
 	return &Config{
-		File:      file,
-		C2S:       C2S{Listen: "127.0.0.1:5222"},
-		LogLevel:  "info",
-		LogFormat: "auto",
-		CacheSize: 256 << 20,
-		Limits:    defaultLimits(),
+		File:        file,
+		C2S:         C2S{Listen: "127.0.0.1:5222"},
+		LogLevel:    "info",
+		LogFormat:   "auto",
+		CacheSize:   256 << 20,
+		Limits:      defaultLimits(),
+		DiskReserve: 128 << 20,
 	}
 }
 

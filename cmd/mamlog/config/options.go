@@ -47,6 +47,7 @@ func (d *decoder) globalOptions() []option {
 		{"log_level", d.oneOf(func(s string) { c.LogLevel = s }, "debug", "info", "warn", "error")},
 		{"log_format", d.oneOf(func(s string) { c.LogFormat = s }, "auto", "console", "json")},
 		{"cache_size", d.sizeBetween(&c.CacheSize, 1<<20, maxSize)},
+		{"disk_reserve", d.sizeBetween(&c.DiskReserve, 1<<20, maxSize)},
 		{"limits", d.limits},
 	}
 }

@@ -1,0 +1,31 @@
+package log
+
+import (
+	"github.com/cockroachdb/pebble/v2"
+	"go.uber.org/zap"
+)
+
+// EngineLogger passes the storage engine's words on to l. The engine calls Fatalf
+// where it can't go on without risking data: the process then ends without
+// acknowledging anything more. Failed writes of a store that is open don't get
+// there; see the package disk.
+func EngineLogger(l *zap.Logger) pebble.Logger { return engineLogger{l.Sugar()} }
+
+type engineLogger struct{ *zap.SugaredLogger }
+
+// Infof: what the engine finds worth telling is for debugging.
+func (e engineLogger) Infof(format string, args ...any) { e.Debugf(format, args...) }
+
+// EngineListener tells l what goes wrong in the engine. A damaged table is no
+// reason to end the process, which is what the engine does by itself: reading it
+// fails, and everything else can still be read.
+func EngineListener(l *zap.Logger) *pebble.EventListener {
+	return &pebble.EventListener{
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			l.Error("A FILE OF THE STORE IS DAMAGED: run 'mamlog check'", zap.String("file", i.Path), zap.Error(i.Details))
+		},
+		BackgroundError: func(err error) {
+			l.Warn("the storage engine tries again what failed", zap.Error(err))
+		},
+	}
+}
