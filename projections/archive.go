@@ -220,30 +220,39 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	if err != nil {
 		return err
 	}
-	value, err := appendMessageValue(make([]byte, 0, len(m.GetStanza())+128), ordinal, m, soFar)
+	w.value, err = appendMessageValue(w.value[:0], ordinal, m, soFar)
 	if err != nil {
 		return err
 	}
-	if err := w.batch.Set(appendRowID(prefix, id), value, nil); err != nil {
+	_, n := binary.Uvarint(w.value)
+	content := w.value[n:]
+	if err := w.set(prefix, id, ordinal, content); err != nil {
 		return err
 	}
-	_, n := binary.Uvarint(value)
-	content := value[n:]
 	for i, peer := range withKeys(m) {
 		prefix := rowsPrefix(c, bucket, m.GetOwner(), peer)
 		ordinal, err := w.next(prefix)
 		if err != nil {
 			return err
 		}
-		v := binary.AppendUvarint(make([]byte, 0, len(content)+10), ordinal)
-		if i == 0 {
-			v = append(v, content...)
+		if i > 0 {
+			content = nil
 		}
-		if err := w.batch.Set(appendRowID(prefix, id), v, nil); err != nil {
+		if err := w.set(prefix, id, ordinal, content); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// set writes a row, made where the batch has it.
+func (w *writer) set(prefix []byte, id ulid.ULID, ordinal uint64, content []byte) error {
+	var number [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(number[:], ordinal)
+	op := w.batch.SetDeferred(len(prefix)+len(id), n+len(content))
+	appendRowID(append(op.Key[:0], prefix...), id)
+	copy(op.Value[copy(op.Value, number[:n]):], content)
+	return op.Finish()
 }
 
 // width makes the class's bucket width known.

@@ -459,6 +459,7 @@ type writer struct {
 	rows    *rows
 	store   *Store
 	batch   *pebble.Batch
+	value   []byte             // that a row is made of
 	changed []string           // owners of changed preferences
 	touched map[log.Class]span // buckets written to
 	expired map[log.Class]uint32

@@ -55,7 +55,7 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 		if h := a.hosts[owner.Domainpart()]; h != nil {
 			sides = append(sides, side{
 				Side: Side{Peer: peer, Direction: direction, Stanza: st},
-				host: h, owner: owner.String(), contacts: a.contacts,
+				host: h, owner: owner.String(), contacts: a.contacts, bytes: d.Stanza,
 			})
 		}
 	}

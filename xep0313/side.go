@@ -39,6 +39,7 @@ type side struct {
 	host     *host
 	owner    string // bare JID
 	alsoPeer string // of a message to oneself: also found by this JID
+	bytes    []byte // Stanza as XML, if somebody has made that already
 
 	contacts  Contacts   // asked instead of Contact
 	importing *importing // of an import
@@ -129,7 +130,11 @@ func (a *Archive) decide(s *side, form *stored) (*log.MessageArchived, error) {
 		a.metrics.skipped(skip)
 		return nil, nil
 	}
-	if form.bytes == nil {
+	switch {
+	case form.bytes != nil:
+	case form.stanza == s.Stanza && s.bytes != nil:
+		form.bytes = s.bytes
+	default:
 		form.bytes = form.stanza.Bytes()
 	}
 	event := &log.MessageArchived{
