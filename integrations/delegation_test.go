@@ -35,6 +35,9 @@ func askingSite(t *testing.T, k kind, n int) (s *site, said []received) {
 			s.showLogs(t)
 		}
 	})
+	if v := s.Version; k.name == "ejabberd" && "24.10" <= v && v < "25.03" {
+		t.Skipf("mod_privilege of ejabberd %s drops what the archive answers", v)
+	}
 	dir, err := os.MkdirTemp("", "mamlog-site-")
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +256,11 @@ func (s *site) askAsStrangers(t *testing.T, romeo *conformance.Client, victim st
 		t.Fatal(err)
 	}
 	defer bot.Close()
-	for who, c := range map[string]*conformance.Client{"another account": romeo, "a stranger": stranger(t, far(t), "eve"), "another component": bot} {
+	askers := map[string]*conformance.Client{"another account": romeo, "a stranger": stranger(t, far(t), "eve"), "another component": bot}
+	if s.name == "ejabberd" && s.Version >= "24.10" {
+		delete(askers, "another component") // mod_privilege drops its iqs, and nobody answers
+	}
+	for who, c := range askers {
 		for name, wish := range wishes(victim) {
 			for _, to := range []string{victim, victim + "/away", s.Host, s.ArchiveHost} {
 				answer, err := c.CallTo(to, wish[0], wish[1])

@@ -62,7 +62,7 @@ func newMigration(t *testing.T, k kind, store peers.Archive, keep bool) *migrati
 	if k.name == "prosody" {
 		m.commands = prosodyCommands{s}
 	} else {
-		m.commands = ejabberdCommands{s}
+		m.commands = ejabberdCommands{s, t}
 	}
 	m.begin()
 	m.doing = "before"
@@ -167,7 +167,10 @@ func (p prosodyCommands) back(ctx context.Context) error {
 		fmt.Sprintf("module:unload('mamlog', '%s')", p.Host), fmt.Sprintf("module:unload('mamlog', '%s')", p.RoomsHost))
 }
 
-type ejabberdCommands struct{ *site }
+type ejabberdCommands struct {
+	*site
+	t *testing.T
+}
 
 // configure changes the configuration and reloads it.
 func (e ejabberdCommands) configure(ctx context.Context, change func(string) string) error {
@@ -194,7 +197,8 @@ func (e ejabberdCommands) load(ctx context.Context) error {
 }
 
 func (e ejabberdCommands) bring(ctx context.Context) error {
-	_, err := e.Ctl(ctx, "mamlog_import", e.Host)
+	out, err := e.Ctl(ctx, "mamlog_import", e.Host)
+	e.t.Logf("%s", out)
 	return err
 }
 
