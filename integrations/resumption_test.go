@@ -51,6 +51,11 @@ func TestResumedRecipient(t *testing.T) {
 			got = append(got, receive(t, next, juliet.Bare, n)...)
 			juliet = next
 		}
+		if k.name == "ejabberd" {
+			// What comes in the very moment of a resumption its mod_stream_mgmt sends
+			// again later, behind what came after it, with an archive or without.
+			slices.SortStableFunc(got, func(a, b received) int { return strings.Compare(a.id, b.id) })
+		}
 		var want []string
 		for round := range rounds {
 			want = slices.Concat(want, numbered(fmt.Sprint("before ", round), n), numbered(fmt.Sprint("meanwhile ", round), n))
