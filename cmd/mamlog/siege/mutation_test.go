@@ -230,7 +230,7 @@ type use struct{ goroutines, heap, resident int }
 // and takes the lowest of some looks at the heap.
 func (s *server) settled(goroutines int) (least use) {
 	s.t.Helper()
-	for i, end := 0, time.Now().Add(20*time.Second); i < 15 || goroutines > 0 && least.goroutines > goroutines && time.Now().Before(end); i++ {
+	for i, end := 0, time.Now().Add(patience); i < 15 || goroutines > 0 && least.goroutines > goroutines && time.Now().Before(end); i++ {
 		m := s.metrics()
 		u := use{int(m["go_goroutines"]), int(m["go_memstats_heap_alloc_bytes"]), int(m["process_resident_memory_bytes"])}
 		if i == 0 {
@@ -338,15 +338,18 @@ func watch(p pipe) *victim {
 	return v
 }
 
-// alive sends an iq and waits for its answer; false where there comes none: the
-// stream has ended, or is in the middle of an element that nobody will close.
-func (v *victim) alive(ping string) bool {
+// glance is how long an answer is waited for that may never come, since the stream
+// may be in the middle of an element that nobody will close.
+const glance = 50 * time.Millisecond
+
+// alive sends an iq and waits so long for its answer; false where there comes none.
+func (v *victim) alive(ping string, wait time.Duration) bool {
 	v.n++
 	id := fmt.Sprintf("alive-%d", v.n)
 	if v.send(fmt.Sprintf(ping, id)) != nil {
 		return false
 	}
-	late := time.NewTimer(50 * time.Millisecond)
+	late := time.NewTimer(wait)
 	defer late.Stop()
 	for {
 		v.mu.Lock()
@@ -392,9 +395,9 @@ func storm(t *testing.T, dial func() (pipe, error), from []string, ping string, 
 			v = watch(p)
 		}
 		whole := r.IntN(4) > 0
-		some := 1
+		some, wait := 1, glance
 		if whole {
-			some += r.IntN(min(n, 8))
+			some, wait = 1+r.IntN(min(n, 8)), patience
 		}
 		var err error
 		for range some {
@@ -404,10 +407,18 @@ func storm(t *testing.T, dial func() (pipe, error), from []string, ping string, 
 		}
 		n -= some
 		sent.Add(int64(some))
-		if err != nil || !v.alive(ping) {
-			v.hangUp()
-			v = nil
+		if err == nil && v.alive(ping, wait) {
+			continue
 		}
+		select {
+		case <-v.ended:
+		default:
+			if whole && err == nil {
+				t.Error("a stream goes on after well-formed stanzas, and a ping isn't answered")
+			}
+		}
+		v.hangUp()
+		v = nil
 	}
 	if v != nil {
 		v.hangUp()
@@ -437,7 +448,7 @@ func strangers(t *testing.T, dial func() (pipe, error), r *rand.Rand, n int, sen
 				break
 			}
 		}
-		v.alive(pingHost)
+		v.alive(pingHost, glance)
 		v.hangUp()
 	}
 }
