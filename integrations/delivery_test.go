@@ -180,6 +180,39 @@ func TestOffline(t *testing.T) {
 	})
 }
 
+// TestOfflineAfterQuery: who has read the archive before coming online is not sent
+// once more what was stored meanwhile, as with Prosody's own mod_mam. ejabberd's
+// mod_offline keeps to what it stored.
+func TestOfflineAfterQuery(t *testing.T) {
+	t.Parallel()
+	k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == "prosody" })]
+	conformance.NeedDebian(t, k.packages...)
+	s := sharedSite(t, k)
+	user := s.account(t, "juliet")
+	romeo := s.newcomer(t, "romeo", "orchard")
+	send(t, romeo, chat(user+"@"+s.Host, "meanwhile", 5))
+	if _, err := romeo.Call("get", "<ping xmlns='urn:xmpp:ping'/>"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := conformance.Dial(t.Context(), conformance.DialOptions{
+		Addr: s.C2SAddr, Domain: s.Host, User: user, Password: conformance.Password, Resource: "balcony",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Drop)
+	if got := bodies(archiveOf(t, c, "")); !slices.Equal(got, numbered("meanwhile", 5)) {
+		t.Errorf("archived is %q", got)
+	}
+	if err := c.Available(); err != nil {
+		t.Fatal(err)
+	}
+	send(t, romeo, chat(c.JID, "now", 1))
+	if got := bodies(receive(t, c, c.Bare, 1)); got[0] != "now 0" {
+		t.Errorf("%q comes again, after the archive was read", got)
+	}
+}
+
 // TestTwoResources: each device that gets a message, itself or as a carbon, is
 // told the id that its owner's archive has for it.
 func TestTwoResources(t *testing.T) {

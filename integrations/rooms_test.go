@@ -80,3 +80,33 @@ func withName(all []string, name string) (some []string) {
 	}
 	return some
 }
+
+// TestRoomWithoutArchive: what is said while a room's owner has its archive turned
+// off is not archived, and the room does not announce one. ejabberd's rooms give
+// ids of their own then, or don't, according to the version.
+func TestRoomWithoutArchive(t *testing.T) {
+	onBoth(t, func(t *testing.T, k kind) {
+		s := sharedSite(t, k)
+		juliet := s.newcomer(t, "juliet", "balcony")
+		room := userOf(juliet) + "@" + s.RoomsHost
+		field := map[string]string{"prosody": "muc#roomconfig_enablearchiving", "ejabberd": "muc#roomconfig_mam"}[k.name]
+		var want []received
+		for i, on := range []string{"1", "0", "1"} {
+			if i == 0 {
+				if err := juliet.NewRoom(room, "juliet", field+"="+on); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := juliet.Configure(room, field+"="+on); err != nil {
+				t.Fatal(err)
+			}
+			if got := slices.Contains(features(t, juliet, room), "urn:xmpp:mam:2"); got != (on == "1") {
+				t.Errorf("with the archive at %s the room announces one: %t", on, got)
+			}
+			send(t, juliet, strings.ReplaceAll(chat(room, fmt.Sprint("time ", i), 3), "'chat'", "'groupchat'"))
+			if got := receive(t, juliet, room, 3); on == "1" {
+				want = append(want, got...)
+			}
+		}
+		checkStamped(t, "with the archive turned on", want, archiveOf(t, juliet, room))
+	})
+}

@@ -85,7 +85,7 @@ func TestLinkOverTLS(t *testing.T) {
 	p.drain(t)
 	want = append(want, bodies(p.say(t, "after", 20))...)
 
-	if err := errors.Join(s.Kill(), s.Start(t.Context()), s.untilAnswers(t.Context(), s.Host)); err != nil {
+	if err := errors.Join(s.Stop(), s.Start(t.Context()), s.untilAnswers(t.Context(), s.Host)); err != nil {
 		t.Fatal(err)
 	}
 	juliet := s.login(t, userOf(p.juliet), "again")
