@@ -12,6 +12,7 @@
 //   - faults_test.go: kills, hangs and cuts; nothing that was delivered is lost.
 //   - unreachable_test.go: what a message becomes that can't be archived.
 //   - intruders_test.go: who must get nothing.
+//   - install_test.go: the way into ejabberd by its own installer.
 //   - migration_test.go: from mod_mam to mamlog and back.
 //
 // site_test.go starts a server with its mamlog, shared_test.go those that several
