@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
 )
 
 // Owner is the bare JID that the event is about, "" for one that is about none.
@@ -33,8 +35,8 @@ func (e *Event) Owner() string {
 		return k.Cut.GetOwner()
 	case *Event_Stump:
 		return k.Stump.GetOwner()
-	case *Event_Limits:
-		return k.Limits.GetOwner()
+	case *Event_Retention:
+		return k.Retention.GetOwner()
 	}
 	return ""
 }
@@ -42,61 +44,69 @@ func (e *Event) Owner() string {
 // eraseBatch is how many records one commit deletes.
 const eraseBatch = 4096
 
-// Erase deletes all that the class holds of owner up to now, in as many commits
-// as it takes, each with an Erased event; no message of theirs may be on its way.
-// It reads the whole class. It returns how many messages there were, and the bytes
-// of all that was deleted. On return the deletion is durable and applied; Scrub
-// makes the files forget.
-func (l *Log) Erase(ctx context.Context, c Class, owner, actor string) (messages, size uint64, err error) {
-	if c == Audit {
-		return 0, 0, fmt.Errorf("log: records of the class %q are never deleted", l.ClassName(c))
-	}
-	l.expiring.Lock()
-	defer l.expiring.Unlock()
-	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: recordKey(c, [16]byte{}), UpperBound: append(recordKey(c, l.Last()), 0)})
+// Owned is what a class holds of one owner.
+type Owned struct {
+	Messages uint64
+	Bytes    uint64 // of the records
+	records  []Rewrite
+	last     ulid.ULID // that was looked at
+}
+
+// FindOwned adds to o what the class holds of owner behind what o has been through
+// already; at first it reads the whole class.
+func (l *Log) FindOwned(ctx context.Context, c Class, owner string, o *Owned) error {
+	fail := func(err error) error { return fmt.Errorf("log: find the records of %s: %w", owner, err) }
+	last := l.Last()
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: append(recordKey(c, o.last), 0), UpperBound: append(recordKey(c, last), 0)})
 	if err != nil {
-		return 0, 0, fmt.Errorf("log: erase the records of %s: %w", owner, err)
+		return fail(err)
 	}
 	defer it.Close()
-	part := &Erased{Owner: owner, Actor: actor}
-	var rewrites []Rewrite
-	flush := func() error {
-		if len(rewrites) == 0 {
-			return nil
+	it.First()
+	for n := 0; it.Valid(); n, _ = n+1, it.Next() {
+		if n%eraseBatch == 0 && ctx.Err() != nil {
+			return ctx.Err()
 		}
-		_, err := l.AppendWait(context.WithoutCancel(ctx), Entry{Class: c, Rewrites: rewrites, Event: &Event{Kind: &Event_Erased{Erased: part}}})
-		messages, size = messages+part.Messages, size+part.Bytes
-		rewrites, part = nil, &Erased{Owner: owner, Actor: actor}
-		return err
-	}
-	for it.First(); it.Valid(); it.Next() {
 		if !bytes.Contains(it.Value(), []byte(owner)) {
 			continue
 		}
 		r, err := decodeRecord(it.Key(), it.Value())
 		if err != nil {
-			return messages, size, fmt.Errorf("log: erase the records of %s: %w", owner, err)
+			return fail(err)
 		}
 		if r.Event.Owner() != owner || r.Event.GetErased() != nil {
 			continue
 		}
 		if r.Event.GetMessage() != nil {
-			part.Messages++
+			o.Messages++
 		}
-		part.Bytes += uint64(len(it.Value()))
-		rewrites = append(rewrites, Rewrite{Record: r.ID, Archived: r.ArchiveID()})
-		if len(rewrites) < eraseBatch {
-			continue
-		}
-		if err := flush(); err != nil {
-			return messages, size, err
-		}
-		if err := ctx.Err(); err != nil {
-			return messages, size, err
-		}
+		o.Bytes += uint64(len(it.Value()))
+		o.records = append(o.records, Rewrite{Record: r.ID, Archived: r.ArchiveID()})
 	}
 	if err := it.Error(); err != nil {
-		return messages, size, fmt.Errorf("log: erase the records of %s: %w", owner, err)
+		return fail(err)
 	}
-	return messages, size, flush()
+	o.last = last
+	return nil
+}
+
+// Erase deletes what o has, which must be all that the class holds of owner, in as
+// many commits as it takes, each with an Erased event; no message of theirs may be
+// on its way, and none come meanwhile. On return it is durable and applied; Scrub
+// makes the files forget.
+func (l *Log) Erase(ctx context.Context, c Class, owner, actor string, o *Owned) error {
+	if c == Audit {
+		return fmt.Errorf("log: records of the class %q are never deleted", l.ClassName(c))
+	}
+	l.expiring.Lock()
+	defer l.expiring.Unlock()
+	for records := range slices.Chunk(o.records, eraseBatch) {
+		_, err := l.AppendWait(context.WithoutCancel(ctx), Entry{Class: c, Rewrites: records, Event: &Event{Kind: &Event_Erased{
+			Erased: &Erased{Owner: owner, Actor: actor, Messages: o.Messages, Bytes: o.Bytes},
+		}}})
+		if err != nil {
+			return fmt.Errorf("log: erase the records of %s: %w", owner, err)
+		}
+	}
+	return nil
 }

@@ -329,6 +329,7 @@ const (
 	CutCause_CUT_CAUSE_TRIM        CutCause = 1 // the owner's client asked for it
 	CutCause_CUT_CAUSE_QUOTA       CutCause = 2
 	CutCause_CUT_CAUSE_RETENTION   CutCause = 3 // the owner has a retention of their own
+	CutCause_CUT_CAUSE_ERASE       CutCause = 4 // it was somebody else's who had the name before
 )
 
 // Enum value maps for CutCause.
@@ -338,12 +339,14 @@ var (
 		1: "CUT_CAUSE_TRIM",
 		2: "CUT_CAUSE_QUOTA",
 		3: "CUT_CAUSE_RETENTION",
+		4: "CUT_CAUSE_ERASE",
 	}
 	CutCause_value = map[string]int32{
 		"CUT_CAUSE_UNSPECIFIED": 0,
 		"CUT_CAUSE_TRIM":        1,
 		"CUT_CAUSE_QUOTA":       2,
 		"CUT_CAUSE_RETENTION":   3,
+		"CUT_CAUSE_ERASE":       4,
 	}
 )
 
@@ -393,7 +396,7 @@ type Event struct {
 	//	*Event_Retracted
 	//	*Event_Cut
 	//	*Event_Stump
-	//	*Event_Limits
+	//	*Event_Retention
 	//	*Event_Erased
 	//	*Event_Imported
 	Kind isEvent_Kind `protobuf_oneof:"kind"`
@@ -541,10 +544,10 @@ func (x *Event) GetStump() *Stump {
 	return nil
 }
 
-func (x *Event) GetLimits() *LimitsChanged {
+func (x *Event) GetRetention() *RetentionChanged {
 	if x != nil {
-		if x, ok := x.Kind.(*Event_Limits); ok {
-			return x.Limits
+		if x, ok := x.Kind.(*Event_Retention); ok {
+			return x.Retention
 		}
 	}
 	return nil
@@ -623,8 +626,8 @@ type Event_Stump struct {
 	Stump *Stump `protobuf:"bytes,13,opt,name=stump,proto3,oneof"`
 }
 
-type Event_Limits struct {
-	Limits *LimitsChanged `protobuf:"bytes,14,opt,name=limits,proto3,oneof"`
+type Event_Retention struct {
+	Retention *RetentionChanged `protobuf:"bytes,14,opt,name=retention,proto3,oneof"`
 }
 
 type Event_Erased struct {
@@ -657,7 +660,7 @@ func (*Event_Cut) isEvent_Kind() {}
 
 func (*Event_Stump) isEvent_Kind() {}
 
-func (*Event_Limits) isEvent_Kind() {}
+func (*Event_Retention) isEvent_Kind() {}
 
 func (*Event_Erased) isEvent_Kind() {}
 
@@ -968,6 +971,8 @@ type Policy struct {
 	SmartEnable           bool                   `protobuf:"varint,2,opt,name=smart_enable,json=smartEnable,proto3" json:"smart_enable,omitempty"`
 	ExpiresAfterSeconds   int64                  `protobuf:"varint,3,opt,name=expires_after_seconds,json=expiresAfterSeconds,proto3" json:"expires_after_seconds,omitempty"` // 0: never
 	DontArchiveNamespaces []string               `protobuf:"bytes,4,rep,name=dont_archive_namespaces,json=dontArchiveNamespaces,proto3" json:"dont_archive_namespaces,omitempty"`
+	QuotaItems            uint64                 `protobuf:"varint,5,opt,name=quota_items,json=quotaItems,proto3" json:"quota_items,omitempty"` // of each archive; 0: none
+	QuotaBytes            uint64                 `protobuf:"varint,6,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"` // 0: none
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -1028,6 +1033,20 @@ func (x *Policy) GetDontArchiveNamespaces() []string {
 		return x.DontArchiveNamespaces
 	}
 	return nil
+}
+
+func (x *Policy) GetQuotaItems() uint64 {
+	if x != nil {
+		return x.QuotaItems
+	}
+	return 0
+}
+
+func (x *Policy) GetQuotaBytes() uint64 {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return 0
 }
 
 // PolicyChanged records that a host's configuration changed what is archived.
@@ -1773,8 +1792,8 @@ func (x *Stump) GetConversations() []*Stump_Conversation {
 	return nil
 }
 
-// Limits hold for one user instead of the host's. What is absent is the host's.
-type Limits struct {
+// Retention holds for one user instead of the host's. What is absent is the host's.
+type Retention struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
 	ExpiresAfterSeconds *int64                 `protobuf:"varint,1,opt,name=expires_after_seconds,json=expiresAfterSeconds,proto3,oneof" json:"expires_after_seconds,omitempty"` // no longer than the host's
 	QuotaItems          *uint64                `protobuf:"varint,2,opt,name=quota_items,json=quotaItems,proto3,oneof" json:"quota_items,omitempty"`                              // 0: none
@@ -1783,20 +1802,20 @@ type Limits struct {
 	sizeCache           protoimpl.SizeCache
 }
 
-func (x *Limits) Reset() {
-	*x = Limits{}
+func (x *Retention) Reset() {
+	*x = Retention{}
 	mi := &file_log_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Limits) String() string {
+func (x *Retention) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Limits) ProtoMessage() {}
+func (*Retention) ProtoMessage() {}
 
-func (x *Limits) ProtoReflect() protoreflect.Message {
+func (x *Retention) ProtoReflect() protoreflect.Message {
 	mi := &file_log_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1808,57 +1827,57 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
-func (*Limits) Descriptor() ([]byte, []int) {
+// Deprecated: Use Retention.ProtoReflect.Descriptor instead.
+func (*Retention) Descriptor() ([]byte, []int) {
 	return file_log_event_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *Limits) GetExpiresAfterSeconds() int64 {
+func (x *Retention) GetExpiresAfterSeconds() int64 {
 	if x != nil && x.ExpiresAfterSeconds != nil {
 		return *x.ExpiresAfterSeconds
 	}
 	return 0
 }
 
-func (x *Limits) GetQuotaItems() uint64 {
+func (x *Retention) GetQuotaItems() uint64 {
 	if x != nil && x.QuotaItems != nil {
 		return *x.QuotaItems
 	}
 	return 0
 }
 
-func (x *Limits) GetQuotaBytes() uint64 {
+func (x *Retention) GetQuotaBytes() uint64 {
 	if x != nil && x.QuotaBytes != nil {
 		return *x.QuotaBytes
 	}
 	return 0
 }
 
-// LimitsChanged records that an operator gave a user limits of their own.
-type LimitsChanged struct {
+// RetentionChanged records that an operator set what is kept of one user.
+type RetentionChanged struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
-	Before        *Limits                `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
-	After         *Limits                `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	Before        *Retention             `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         *Retention             `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
 	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *LimitsChanged) Reset() {
-	*x = LimitsChanged{}
+func (x *RetentionChanged) Reset() {
+	*x = RetentionChanged{}
 	mi := &file_log_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *LimitsChanged) String() string {
+func (x *RetentionChanged) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*LimitsChanged) ProtoMessage() {}
+func (*RetentionChanged) ProtoMessage() {}
 
-func (x *LimitsChanged) ProtoReflect() protoreflect.Message {
+func (x *RetentionChanged) ProtoReflect() protoreflect.Message {
 	mi := &file_log_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1870,33 +1889,33 @@ func (x *LimitsChanged) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use LimitsChanged.ProtoReflect.Descriptor instead.
-func (*LimitsChanged) Descriptor() ([]byte, []int) {
+// Deprecated: Use RetentionChanged.ProtoReflect.Descriptor instead.
+func (*RetentionChanged) Descriptor() ([]byte, []int) {
 	return file_log_event_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *LimitsChanged) GetOwner() string {
+func (x *RetentionChanged) GetOwner() string {
 	if x != nil {
 		return x.Owner
 	}
 	return ""
 }
 
-func (x *LimitsChanged) GetBefore() *Limits {
+func (x *RetentionChanged) GetBefore() *Retention {
 	if x != nil {
 		return x.Before
 	}
 	return nil
 }
 
-func (x *LimitsChanged) GetAfter() *Limits {
+func (x *RetentionChanged) GetAfter() *Retention {
 	if x != nil {
 		return x.After
 	}
 	return nil
 }
 
-func (x *LimitsChanged) GetActor() string {
+func (x *RetentionChanged) GetActor() string {
 	if x != nil {
 		return x.Actor
 	}
@@ -2183,7 +2202,7 @@ var File_log_event_proto protoreflect.FileDescriptor
 
 const file_log_event_proto_rawDesc = "" +
 	"\n" +
-	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xa6\x06\n" +
+	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xaf\x06\n" +
 	"\x05Event\x12:\n" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mamlog.log.v1.MessageArchivedH\x00R\amessage\x12E\n" +
 	"\vpreferences\x18\x02 \x01(\v2!.mamlog.log.v1.PreferencesChangedH\x00R\vpreferences\x126\n" +
@@ -2196,8 +2215,8 @@ const file_log_event_proto_rawDesc = "" +
 	"\tretracted\x18\n" +
 	" \x01(\v2\x18.mamlog.log.v1.RetractedH\x00R\tretracted\x12&\n" +
 	"\x03cut\x18\f \x01(\v2\x12.mamlog.log.v1.CutH\x00R\x03cut\x12,\n" +
-	"\x05stump\x18\r \x01(\v2\x14.mamlog.log.v1.StumpH\x00R\x05stump\x126\n" +
-	"\x06limits\x18\x0e \x01(\v2\x1c.mamlog.log.v1.LimitsChangedH\x00R\x06limits\x12/\n" +
+	"\x05stump\x18\r \x01(\v2\x14.mamlog.log.v1.StumpH\x00R\x05stump\x12?\n" +
+	"\tretention\x18\x0e \x01(\v2\x1f.mamlog.log.v1.RetentionChangedH\x00R\tretention\x12/\n" +
 	"\x06erased\x18\x0f \x01(\v2\x15.mamlog.log.v1.ErasedH\x00R\x06erased\x125\n" +
 	"\bimported\x18\x14 \x01(\v2\x17.mamlog.log.v1.ImportedH\x00R\bimported\x12#\n" +
 	"\rpersonal_hash\x18\x1e \x01(\fR\fpersonalHashB\x06\n" +
@@ -2231,12 +2250,16 @@ const file_log_event_proto_rawDesc = "" +
 	"\x06before\x18\x02 \x01(\v2\x1a.mamlog.log.v1.PreferencesR\x06before\x120\n" +
 	"\x05after\x18\x03 \x01(\v2\x1a.mamlog.log.v1.PreferencesR\x05after\x12\x14\n" +
 	"\x05actor\x18\x04 \x01(\tR\x05actor\x12*\n" +
-	"\x05cause\x18\x05 \x01(\x0e2\x14.mamlog.log.v1.CauseR\x05cause\"\xc9\x01\n" +
+	"\x05cause\x18\x05 \x01(\x0e2\x14.mamlog.log.v1.CauseR\x05cause\"\x8b\x02\n" +
 	"\x06Policy\x120\n" +
 	"\adefault\x18\x01 \x01(\x0e2\x16.mamlog.log.v1.DefaultR\adefault\x12!\n" +
 	"\fsmart_enable\x18\x02 \x01(\bR\vsmartEnable\x122\n" +
 	"\x15expires_after_seconds\x18\x03 \x01(\x03R\x13expiresAfterSeconds\x126\n" +
-	"\x17dont_archive_namespaces\x18\x04 \x03(\tR\x15dontArchiveNamespaces\"\x7f\n" +
+	"\x17dont_archive_namespaces\x18\x04 \x03(\tR\x15dontArchiveNamespaces\x12\x1f\n" +
+	"\vquota_items\x18\x05 \x01(\x04R\n" +
+	"quotaItems\x12\x1f\n" +
+	"\vquota_bytes\x18\x06 \x01(\x04R\n" +
+	"quotaBytes\"\x7f\n" +
 	"\rPolicyChanged\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12-\n" +
 	"\x06before\x18\x02 \x01(\v2\x15.mamlog.log.v1.PolicyR\x06before\x12+\n" +
@@ -2306,8 +2329,8 @@ const file_log_event_proto_rawDesc = "" +
 	"\rconversations\x18\x05 \x03(\v2!.mamlog.log.v1.Stump.ConversationR\rconversations\x1a<\n" +
 	"\fConversation\x12\x12\n" +
 	"\x04with\x18\x01 \x01(\tR\x04with\x12\x18\n" +
-	"\aordinal\x18\x02 \x01(\x04R\aordinal\"\xc7\x01\n" +
-	"\x06Limits\x127\n" +
+	"\aordinal\x18\x02 \x01(\x04R\aordinal\"\xca\x01\n" +
+	"\tRetention\x127\n" +
 	"\x15expires_after_seconds\x18\x01 \x01(\x03H\x00R\x13expiresAfterSeconds\x88\x01\x01\x12$\n" +
 	"\vquota_items\x18\x02 \x01(\x04H\x01R\n" +
 	"quotaItems\x88\x01\x01\x12$\n" +
@@ -2315,11 +2338,11 @@ const file_log_event_proto_rawDesc = "" +
 	"quotaBytes\x88\x01\x01B\x18\n" +
 	"\x16_expires_after_secondsB\x0e\n" +
 	"\f_quota_itemsB\x0e\n" +
-	"\f_quota_bytes\"\x97\x01\n" +
-	"\rLimitsChanged\x12\x14\n" +
-	"\x05owner\x18\x01 \x01(\tR\x05owner\x12-\n" +
-	"\x06before\x18\x02 \x01(\v2\x15.mamlog.log.v1.LimitsR\x06before\x12+\n" +
-	"\x05after\x18\x03 \x01(\v2\x15.mamlog.log.v1.LimitsR\x05after\x12\x14\n" +
+	"\f_quota_bytes\"\xa0\x01\n" +
+	"\x10RetentionChanged\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x120\n" +
+	"\x06before\x18\x02 \x01(\v2\x18.mamlog.log.v1.RetentionR\x06before\x12.\n" +
+	"\x05after\x18\x03 \x01(\v2\x18.mamlog.log.v1.RetentionR\x05after\x12\x14\n" +
 	"\x05actor\x18\x04 \x01(\tR\x05actor\"3\n" +
 	"\x05Erase\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
@@ -2369,12 +2392,13 @@ const file_log_event_proto_rawDesc = "" +
 	"\x11SUBSCRIPTION_NONE\x10\x00\x12\x13\n" +
 	"\x0fSUBSCRIPTION_TO\x10\x01\x12\x15\n" +
 	"\x11SUBSCRIPTION_FROM\x10\x02\x12\x15\n" +
-	"\x11SUBSCRIPTION_BOTH\x10\x03*g\n" +
+	"\x11SUBSCRIPTION_BOTH\x10\x03*|\n" +
 	"\bCutCause\x12\x19\n" +
 	"\x15CUT_CAUSE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCUT_CAUSE_TRIM\x10\x01\x12\x13\n" +
 	"\x0fCUT_CAUSE_QUOTA\x10\x02\x12\x17\n" +
-	"\x13CUT_CAUSE_RETENTION\x10\x03B\x10Z\x0emamlog/log;logb\x06proto3"
+	"\x13CUT_CAUSE_RETENTION\x10\x03\x12\x13\n" +
+	"\x0fCUT_CAUSE_ERASE\x10\x04B\x10Z\x0emamlog/log;logb\x06proto3"
 
 var (
 	file_log_event_proto_rawDescOnce sync.Once
@@ -2413,8 +2437,8 @@ var file_log_event_proto_goTypes = []any{
 	(*Retracted)(nil),          // 19: mamlog.log.v1.Retracted
 	(*Cut)(nil),                // 20: mamlog.log.v1.Cut
 	(*Stump)(nil),              // 21: mamlog.log.v1.Stump
-	(*Limits)(nil),             // 22: mamlog.log.v1.Limits
-	(*LimitsChanged)(nil),      // 23: mamlog.log.v1.LimitsChanged
+	(*Retention)(nil),          // 22: mamlog.log.v1.Retention
+	(*RetentionChanged)(nil),   // 23: mamlog.log.v1.RetentionChanged
 	(*Erase)(nil),              // 24: mamlog.log.v1.Erase
 	(*Erased)(nil),             // 25: mamlog.log.v1.Erased
 	(*Credentials_Scram)(nil),  // 26: mamlog.log.v1.Credentials.Scram
@@ -2432,7 +2456,7 @@ var file_log_event_proto_depIdxs = []int32{
 	19, // 8: mamlog.log.v1.Event.retracted:type_name -> mamlog.log.v1.Retracted
 	20, // 9: mamlog.log.v1.Event.cut:type_name -> mamlog.log.v1.Cut
 	21, // 10: mamlog.log.v1.Event.stump:type_name -> mamlog.log.v1.Stump
-	23, // 11: mamlog.log.v1.Event.limits:type_name -> mamlog.log.v1.LimitsChanged
+	23, // 11: mamlog.log.v1.Event.retention:type_name -> mamlog.log.v1.RetentionChanged
 	25, // 12: mamlog.log.v1.Event.erased:type_name -> mamlog.log.v1.Erased
 	18, // 13: mamlog.log.v1.Event.imported:type_name -> mamlog.log.v1.Imported
 	0,  // 14: mamlog.log.v1.MessageArchived.direction:type_name -> mamlog.log.v1.Direction
@@ -2450,8 +2474,8 @@ var file_log_event_proto_depIdxs = []int32{
 	14, // 26: mamlog.log.v1.RosterChanged.item:type_name -> mamlog.log.v1.RosterItem
 	5,  // 27: mamlog.log.v1.Cut.cause:type_name -> mamlog.log.v1.CutCause
 	27, // 28: mamlog.log.v1.Stump.conversations:type_name -> mamlog.log.v1.Stump.Conversation
-	22, // 29: mamlog.log.v1.LimitsChanged.before:type_name -> mamlog.log.v1.Limits
-	22, // 30: mamlog.log.v1.LimitsChanged.after:type_name -> mamlog.log.v1.Limits
+	22, // 29: mamlog.log.v1.RetentionChanged.before:type_name -> mamlog.log.v1.Retention
+	22, // 30: mamlog.log.v1.RetentionChanged.after:type_name -> mamlog.log.v1.Retention
 	31, // [31:31] is the sub-list for method output_type
 	31, // [31:31] is the sub-list for method input_type
 	31, // [31:31] is the sub-list for extension type_name
@@ -2476,7 +2500,7 @@ func file_log_event_proto_init() {
 		(*Event_Retracted)(nil),
 		(*Event_Cut)(nil),
 		(*Event_Stump)(nil),
-		(*Event_Limits)(nil),
+		(*Event_Retention)(nil),
 		(*Event_Erased)(nil),
 		(*Event_Imported)(nil),
 	}

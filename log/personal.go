@@ -140,8 +140,9 @@ type Personal struct {
 	Preferences, Roster uint64 // changes of these among them
 }
 
-// PersonalOf finds the personal content of the records about owner up to last.
-func (l *Log) PersonalOf(owner string, last ulid.ULID) (p Personal, err error) {
+// PersonalOf finds the personal content of the records about owner up to last; that
+// of their account only with account, which must not exist any more then.
+func (l *Log) PersonalOf(owner string, last ulid.ULID, account bool) (p Personal, err error) {
 	fail := func(err error) (Personal, error) {
 		return Personal{}, fmt.Errorf("log: find the personal content of %s: %w", owner, err)
 	}
@@ -158,7 +159,7 @@ func (l *Log) PersonalOf(owner string, last ulid.ULID) (p Personal, err error) {
 		if err != nil {
 			return fail(err)
 		}
-		if r.Event.Owner() != owner || !r.Erased() {
+		if r.Event.Owner() != owner || !r.Erased() || r.Event.GetAccount() != nil && !account {
 			continue
 		}
 		_, closer, err := l.db.Get(personalKey(r.ID))

@@ -26,7 +26,7 @@ func (w *writer) account(rec log.Record, a *log.AccountChanged) error {
 	if err := w.batch.Delete(accountKey(a.GetOwner()), nil); err != nil {
 		return err
 	}
-	if err := w.batch.Delete(append([]byte{kindLimits}, a.GetOwner()...), nil); err != nil {
+	if err := w.batch.Delete(append([]byte{kindRetention}, a.GetOwner()...), nil); err != nil {
 		return err
 	}
 	prefix := ownedKey(kindRoster, a.GetOwner())

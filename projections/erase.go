@@ -15,13 +15,13 @@ import (
 )
 
 // erase folds the order to erase: what was archived before is hidden, and
-// preferences, limits and the roster go.
+// preferences, retention and the roster go.
 func (w *writer) erase(rec log.Record, e *log.Erase) error {
 	w.changed = append(w.changed, e.GetOwner())
 	roster := ownedKey(kindRoster, e.GetOwner())
 	return errors.Join(
 		w.batch.Delete(append([]byte{kindPreferences}, e.GetOwner()...), nil),
-		w.batch.Delete(append([]byte{kindLimits}, e.GetOwner()...), nil),
+		w.batch.Delete(append([]byte{kindRetention}, e.GetOwner()...), nil),
 		w.batch.DeleteRange(roster, end(roster), nil),
 		w.batch.Set(append([]byte{kindDeleted}, e.GetOwner()...), rec.ID[:], nil))
 }

@@ -23,7 +23,7 @@ import (
 //	roster item   0x24 | owner 00 contact                               → RosterItem
 //	deleted       0x25 | owner                                          → ulid of the account's or room's deletion, or of the order to erase
 //	erased        0x26 | owner                                          → ulid of the event that says it was done
-//	limits        0x27 | owner                                          → Limits
+//	retention     0x27 | owner                                          → Retention
 //	tree          0x30 | index uint64                                   → hash of the audit tree, as tlog.StoredHashIndex counts them
 //	leaf          0x31 | n uint64                                       → ulid of the audit record that is leaf n
 //
@@ -49,7 +49,7 @@ const (
 	kindRoster      byte = 0x24
 	kindDeleted     byte = 0x25
 	kindErased      byte = 0x26
-	kindLimits      byte = 0x27
+	kindRetention   byte = 0x27
 	kindTree        byte = 0x30
 	kindLeaf        byte = 0x31
 

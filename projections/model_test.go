@@ -423,10 +423,11 @@ func (m *machine) Erase(t *rapid.T) {
 	owner := rapid.SampledFrom(owners).Draw(t, "owner")
 	ctx := context.Background()
 	order := m.append(&log.Event{Kind: &log.Event_Erase{Erase: &log.Erase{Owner: owner}}}, log.Audit)
-	if _, _, err := m.log.Erase(ctx, m.class, owner, "x"); err != nil {
+	var owned log.Owned
+	if err := errors.Join(m.log.FindOwned(ctx, m.class, owner, &owned), m.log.Erase(ctx, m.class, owner, "x", &owned)); err != nil {
 		t.Fatal(err)
 	}
-	personal, err := m.log.PersonalOf(owner, order)
+	personal, err := m.log.PersonalOf(owner, order, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func (r *rows) preferenceEntry(owner string) (e preferenceEntry, err error) {
 			return e, err
 		}
 	}
-	if e.limits, err = r.ownLimits(owner); err != nil {
+	if e.retention, err = r.ownRetention(owner); err != nil {
 		return e, err
 	}
 	v, err = r.get(append([]byte{kindDeleted}, owner...))
@@ -112,7 +112,7 @@ type preferenceCache struct {
 type preferenceEntry struct {
 	preferences *log.Preferences
 	id, deleted ulid.ULID
-	limits      *log.Limits
+	retention   *log.Retention
 }
 
 const maxPreferenceEntries = 1 << 17

@@ -272,8 +272,8 @@ func describe(key []byte) string {
 	switch key[0] {
 	case kindDeleted, kindErased:
 		return "erasure of " + string(key[1:])
-	case kindLimits:
-		return "limits of " + string(key[1:])
+	case kindRetention:
+		return "retention of " + string(key[1:])
 	}
 	return fmt.Sprintf("row %x", key)
 }

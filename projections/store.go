@@ -504,8 +504,8 @@ func (w *writer) fold(rec log.Record) error {
 		return w.erase(rec, e.Erase)
 	case *log.Event_Erased:
 		return w.erased(rec, e.Erased)
-	case *log.Event_Limits:
-		return w.limits(e.Limits)
+	case *log.Event_Retention:
+		return w.retention(e.Retention)
 	case *log.Event_Read, *log.Event_Imported:
 		return nil // kept in the log and in the audit tree alone
 	}

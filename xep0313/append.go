@@ -59,8 +59,11 @@ func (a *Archive) Append(sides []Side, done func([]Outcome)) error {
 		held.add(s.owner, s.Import)
 		known, at = append(known, s), append(at, i)
 	}
+	retractions, err := a.retractions(known)
+	if err != nil {
+		return err
+	}
 	defer a.lock(held)()
-	var err error
 	if b.imports, err = a.beginImports(known); err != nil {
 		return err
 	}
@@ -76,6 +79,16 @@ func (a *Archive) Append(sides []Side, done func([]Outcome)) error {
 		if event, o.ID, err = a.consider(s, &form); err != nil {
 			o.Err = a.stanzaError(err)
 		} else if event != nil {
+			if r := retractions[s.Stanza]; r != nil {
+				e, err := a.retract(s, r, p.entries)
+				if err != nil {
+					o.Err = a.stanzaError(err)
+					continue
+				}
+				if e != nil {
+					p.more = append(p.more, *e)
+				}
+			}
 			e := a.entry(s, event)
 			if e.OnceKey = s.Key; s.Key != "" {
 				if e.OnceOwner, err = a.onceOwner(s); err != nil {
@@ -93,6 +106,27 @@ func (a *Archive) Append(sides []Side, done func([]Outcome)) error {
 		}
 	}
 	return b.queue()
+}
+
+// retractions are what sides retract, by their stanzas; what was appended before can
+// be queried then. Imports retract nothing: their archive did that.
+func (a *Archive) retractions(sides []side) (found map[*stanza.Element]*retraction, err error) {
+	var logs []*log.Log
+	for _, s := range sides {
+		if s.Import {
+			continue
+		}
+		if r := retractionOf(s.Stanza); r != nil {
+			if found == nil {
+				found = make(map[*stanza.Element]*retraction)
+			}
+			if found[s.Stanza] == nil {
+				found[s.Stanza] = r
+			}
+			logs = append(logs, s.host.Log)
+		}
+	}
+	return found, settle(logs...)
 }
 
 // side checks from and finds its archive. Any error is a *stanza.Error.
@@ -222,7 +256,8 @@ type batch struct {
 type part struct {
 	log     *log.Log
 	entries []log.Entry
-	at      []int // their places among the outcomes
+	at      []int       // their places among the outcomes
+	more    []log.Entry // that have no outcome
 }
 
 // part returns the part for l. There is one for each store that is concerned,
@@ -262,7 +297,7 @@ func (b *batch) accountImports() error {
 		}
 		for _, owner := range slices.Sorted(maps.Keys(counts)) {
 			_, host, _ := strings.Cut(owner, "@") // nobody else may import into it
-			p.entries = append(p.entries, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Imported{
+			p.more = append(p.more, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Imported{
 				Imported: &log.Imported{Owner: owner, Actor: host, Messages: counts[owner]},
 			}}})
 		}
@@ -277,7 +312,7 @@ func (b *batch) queue() error {
 	}
 	b.left.Store(int32(len(b.parts)))
 	for n, p := range b.parts {
-		err := p.log.Append(p.entries, func(ids []ulid.ULID, err error) { b.land(p, ids, err) })
+		err := p.log.Append(append(p.entries, p.more...), func(ids []ulid.ULID, err error) { b.land(p, ids, err) })
 		switch {
 		case err != nil && n == 0:
 			b.archive.imports.release(b.imports)
@@ -307,20 +342,18 @@ func (b *batch) land(p *part, ids []ulid.ULID, err error) {
 	b.done(b.outcomes)
 }
 
-// DeleteArchive lets owner's archive and preferences end, because the account was
-// deleted or the room destroyed: on return whoever gets the name next finds
-// nothing. It need not be known here that there was one. What is hidden leaves
-// the disk when it expires. An unknown host or a bad address is a *stanza.Error.
-// actor is who did it.
+// DeleteArchive lets owner's archive, preferences and retention end, because the
+// account was deleted or the room destroyed: on return whoever gets the name next
+// finds nothing. It need not be known here that there was one. What is hidden is
+// erased soon after, as by Erase. An unknown host or a bad address is a
+// *stanza.Error. actor is who did it.
 func (a *Archive) DeleteArchive(ctx context.Context, owner jid.JID, actor string) error {
 	_, bare, err := a.ownerOf(owner)
 	if err != nil {
 		return err
 	}
-	return a.Changing(bare, func() error {
-		entries := []log.Entry{{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Account{
-			Account: &log.AccountChanged{Owner: bare, Actor: actor},
-		}}}}
+	err = a.Changing(bare, func() error {
+		var entries []log.Entry
 		before, _, err := a.projections.Preferences(bare)
 		if err != nil {
 			return err
@@ -330,6 +363,9 @@ func (a *Archive) DeleteArchive(ctx context.Context, owner jid.JID, actor string
 				Preferences: &log.PreferencesChanged{Owner: bare, Before: before, Actor: actor, Cause: log.Cause_CAUSE_ACCOUNT_DELETED},
 			}}})
 		}
+		entries = append(entries, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Account{
+			Account: &log.AccountChanged{Owner: bare, Actor: actor},
+		}}})
 		// Whoever gave up waiting must not let messages in that the deletion, which
 		// is coming all the same, is then not ordered after.
 		if _, err := a.log.AppendWait(context.WithoutCancel(ctx), entries...); err != nil {
@@ -338,4 +374,8 @@ func (a *Archive) DeleteArchive(ctx context.Context, owner jid.JID, actor string
 		a.imports.forget(bare)
 		return nil
 	})
+	if err == nil {
+		poke(a.chores.erase)
+	}
+	return err
 }

@@ -38,7 +38,7 @@ const (
 // Features are what an account's bare JID, and its server, advertise in
 // disco#info for the archive (XEP-0313 section 9).
 func Features() []string {
-	return []string{NS, NSExtended, NSGroupchat, NSStanzaID, NSRSM}
+	return []string{NS, NSExtended, NSGroupchat, NSStanzaID, NSRSM, NSRetract, NSTombstone, NSTrim}
 }
 
 // Options are one host's archiving options, under mod_mam's names.
@@ -49,6 +49,10 @@ type Options struct {
 	MaxQueryResults       int           // max_archive_query_results
 	DontArchiveNamespaces []string      // dont_archive_namespaces
 	SmartEnable           bool          // mam_smart_enable
+
+	// What one archive holds at most; what is older goes. 0: any amount.
+	QuotaItems uint64 // archive_quota_items
+	QuotaBytes uint64 // archive_quota_bytes: of the stanzas
 }
 
 // DefaultOptions are those of mod_mam.
@@ -101,6 +105,7 @@ type Archive struct {
 	metrics     *metrics
 	limits      Limits
 	imports     imports
+	chores      chores
 
 	// A message is decided on and queued under read locks of its owners'
 	// stripes; a preference or roster change holds the write lock from before it
@@ -124,7 +129,7 @@ func New(ctx context.Context, c Config) (*Archive, error) {
 	}
 	a := &Archive{
 		log: c.Log, projections: c.Projections, contacts: c.Contacts, logger: c.Logger, limits: c.Limits.withDefaults(),
-		hosts: make(map[string]*host, len(c.Hosts)),
+		hosts: make(map[string]*host, len(c.Hosts)), chores: newChores(),
 	}
 	var err error
 	if a.metrics, err = newMetrics(c.Metrics); err != nil {
@@ -151,6 +156,8 @@ func (a *Archive) newHost(ctx context.Context, h Host, keepPolicy bool) (*host, 
 		SmartEnable:           h.Options.SmartEnable,
 		ExpiresAfterSeconds:   int64(h.Options.ExpiresAfter / time.Second),
 		DontArchiveNamespaces: slices.Clone(h.Options.DontArchiveNamespaces),
+		QuotaItems:            h.Options.QuotaItems,
+		QuotaBytes:            h.Options.QuotaBytes,
 	}
 	before, id, err := a.projections.Policy(h.Name)
 	if err != nil {
@@ -195,8 +202,12 @@ func (a *Archive) Archive(owner jid.JID) (*projections.Store, projections.Query,
 
 func (a *Archive) all(h *host, owner string) (q projections.Query, err error) {
 	q = projections.Query{Class: h.class, Owner: owner}
-	if h.Options.ExpiresAfter > 0 {
-		q.NotBefore = h.Log.Clock().Now().Add(-h.Options.ExpiresAfter)
+	keep, err := a.keeps(h, owner)
+	if err != nil {
+		return q, err
+	}
+	if keep.expiresAfter > 0 {
+		q.NotBefore = h.Log.Clock().Now().Add(-keep.expiresAfter)
 	}
 	q.Floor, err = a.projections.DeletedAt(owner)
 	return q, err

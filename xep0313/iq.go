@@ -16,8 +16,11 @@ import (
 	"mamlog/xep0313/stanza"
 )
 
-// HandleIQ answers iq if it is a get or set of the archive's namespace to an
-// account, and tells whether it was. asker is the full JID that sent it, as the
+// Answers tells whether requests in that namespace are for the archive.
+func Answers(space string) bool { return space == NS || space == NSTrim }
+
+// HandleIQ answers iq if it is a get or set of the archive's namespace, or of
+// NSTrim, to an account, and tells whether it was. asker is the full JID that sent it, as the
 // host has established it; an iq without a to is for the asker's own account.
 // emit is called for every stanza of the answer, the result or error iq last;
 // each is XML with its own xmlns, in memory that is used again after the call.
@@ -67,7 +70,7 @@ func (a *Archive) request(iq *stanza.Element, owner, asker jid.JID, emit func([]
 		iq: iq, payload: iq.First(), emit: emit,
 	}
 	typ := iq.Attr("type")
-	return r, r.host != nil && r.payload != nil && r.payload.Space == NS && (typ == "get" || typ == "set")
+	return r, r.host != nil && r.payload != nil && Answers(r.payload.Space) && (typ == "get" || typ == "set")
 }
 
 func (r *request) result(payload *stanza.Element) {
@@ -97,6 +100,11 @@ func (a *Archive) handle(ctx context.Context, r *request) {
 func (a *Archive) answer(ctx context.Context, r *request) error {
 	set := r.iq.Attr("type") == "set"
 	switch {
+	case r.payload.Space == NSTrim && r.room:
+		return stanza.NotAllowed("nobody can trim the archive of a room")
+	case r.payload.Is(NSTrim, "trim") && set:
+		return a.trim(ctx, r)
+	case r.payload.Space == NSTrim:
 	case r.payload.Local == "query" && set:
 		q, err := parseQuery(r.payload, r.host.Options.MaxQueryResults, a.limits)
 		if err != nil {
@@ -138,7 +146,7 @@ func (a *Archive) answer(ctx context.Context, r *request) error {
 		r.result(prefsElement(p))
 		return nil
 	}
-	return stanza.FeatureNotImplemented("<%s/> with type=%q is not part of %s", r.payload.Local, r.iq.Attr("type"), NS)
+	return stanza.FeatureNotImplemented("<%s/> with type=%q is not part of %s", r.payload.Local, r.iq.Attr("type"), r.payload.Space)
 }
 
 // maxPageBytes is how many bytes of results one answer has, about, and one result

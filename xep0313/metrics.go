@@ -24,6 +24,9 @@ type metrics struct {
 	preferenceChanges prometheus.Counter
 	shed              prometheus.Counter
 	expiryRuns        *prometheus.CounterVec
+	cut               *prometheus.CounterVec
+	retracted         prometheus.Counter
+	erasures          prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -53,6 +56,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		expiryRuns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mamlog_expiry_runs_total", Help: "Runs of expiry, by result: deleted, nothing or failed.",
 		}, []string{"result"}),
+		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mamlog_cut_messages_total", Help: "Messages taken off archives, oldest first, by cause: trim, quota or retention.",
+		}, []string{"cause"}),
+		retracted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mamlog_retracted_messages_total", Help: "Archived messages that became tombstones.",
+		}),
+		erasures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mamlog_erasures_total", Help: "Users of whom everything was erased.",
+		}),
 		skippedBy: make(map[string]prometheus.Counter),
 	}
 	for n := range log.Reason_name {
@@ -69,7 +81,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{archived, skipped, m.queries, m.seconds, m.results, m.preferenceChanges, m.shed, m.expiryRuns} {
+	for _, c := range []prometheus.Collector{archived, skipped, m.queries, m.seconds, m.results, m.preferenceChanges, m.shed, m.expiryRuns, m.cut, m.retracted, m.erasures} {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -81,7 +93,7 @@ func (m *metrics) skipped(why string)    { m.skippedBy[why].Inc() }
 // kindOf is the label of a request.
 func kindOf(payload *stanza.Element) string {
 	switch payload.Local {
-	case "query", "prefs", "metadata":
+	case "query", "prefs", "metadata", "trim":
 		return payload.Local
 	}
 	return "other"

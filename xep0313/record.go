@@ -93,6 +93,16 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 			return e
 		}
 	}
+	retraction := retractionOf(st)
+	if retraction != nil {
+		logs := make([]*log.Log, len(sides))
+		for i, s := range sides {
+			logs[i] = s.host.Log
+		}
+		if err := settle(logs...); err != nil {
+			return err
+		}
+	}
 	var held locks
 	for _, s := range sides {
 		held.add(s.owner, false)
@@ -100,7 +110,7 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 	release := a.lock(held)
 	if len(sides) == 1 || sides[0].host.Log == sides[1].host.Log {
 		defer release()
-		return a.record(sides, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
+		return a.record(sides, retraction, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
 			d.Err = err
 			for i, id := range ids {
 				set(sides[i], id)
@@ -115,12 +125,12 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 	// in whose order the message is delivered. The locks are held until the
 	// second is queued; taking them in the callback could wait for a change that
 	// itself waits for this very goroutine.
-	err := a.record(sides[:1], sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
+	err := a.record(sides[:1], retraction, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
 		defer release()
 		if err == nil {
 			set(sides[0], ids[0])
 			sent()
-			err = a.record(sides[1:], sides[1].host.Log.AppendInCallback, func(ids []ulid.ULID, err error) {
+			err = a.record(sides[1:], retraction, sides[1].host.Log.AppendInCallback, func(ids []ulid.ULID, err error) {
 				if d.Err = err; err == nil {
 					set(sides[1], ids[0])
 				}
@@ -140,9 +150,10 @@ func (a *Archive) Record(m Message, done func(Delivery)) error {
 
 // record decides on the sides, which share a store, and queues what is archived.
 // No preference of theirs changes meanwhile: the caller holds their stripes. done
-// gets an id a side, zero for not archived.
-func (a *Archive) record(sides []side, queue func([]log.Entry, func([]ulid.ULID, error)) error, done func([]ulid.ULID, error)) error {
-	var entries []log.Entry
+// gets an id a side, zero for not archived. retraction, if not nil, is what their
+// stanza retracts.
+func (a *Archive) record(sides []side, retraction *retraction, queue func([]log.Entry, func([]ulid.ULID, error)) error, done func([]ulid.ULID, error)) error {
+	var entries, retractions []log.Entry
 	archived := make([]int, len(sides)) // index into entries + 1
 	var form stored
 	for i := range sides {
@@ -151,12 +162,22 @@ func (a *Archive) record(sides []side, queue func([]log.Entry, func([]ulid.ULID,
 		if err != nil {
 			return err
 		}
-		if event != nil {
-			entries = append(entries, a.entry(s, event))
-			archived[i] = len(entries)
+		if event == nil {
+			continue
 		}
+		if retraction != nil {
+			e, err := a.retract(s, retraction, nil)
+			if err != nil {
+				return err
+			}
+			if e != nil {
+				retractions = append(retractions, *e)
+			}
+		}
+		entries = append(entries, a.entry(s, event))
+		archived[i] = len(entries)
 	}
-	return queue(entries, func(ids []ulid.ULID, err error) {
+	return queue(append(entries, retractions...), func(ids []ulid.ULID, err error) {
 		if err != nil {
 			if errors.Is(err, log.ErrSuspended) { // the log has said so, once
 				done(nil, err)

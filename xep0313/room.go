@@ -12,7 +12,7 @@ import (
 
 // RoomFeatures are what a room advertises in disco#info for its archive.
 func RoomFeatures() []string {
-	return []string{NS, NSExtended, NSStanzaID, NSRSM}
+	return []string{NS, NSExtended, NSStanzaID, NSRSM, NSRetract, NSTombstone}
 }
 
 // RealJIDs is whose real JIDs an asker may see in the archive of a room.

@@ -59,6 +59,7 @@ func (s *side) room() bool { return s.Direction == log.Direction_DIRECTION_ROOM 
 // entry is what is appended to the log for s.
 func (a *Archive) entry(s *side, event *log.MessageArchived) log.Entry {
 	a.metrics.archived(event.Reason)
+	a.grew(s)
 	return log.Entry{Class: s.host.class, Event: &log.Event{Kind: &log.Event_Message{Message: event}}}
 }
 
@@ -164,10 +165,11 @@ func (a *Archive) sent(s *side) (sent int64, skip string, err error) {
 		return 0, "", nil
 	}
 	if s.Import {
-		if keep := s.host.Options.ExpiresAfter; keep > 0 && s.Stamp.Before(now.Add(-keep)) {
+		keep, err := a.keeps(s.host, s.owner)
+		if d := keep.expiresAfter; d > 0 && s.Stamp.Before(now.Add(-d)) {
 			skip = skipExpired
 		}
-		return sent, skip, nil
+		return sent, skip, err
 	}
 	// What waited while the account was deleted was for whoever had it then.
 	deleted, err := a.projections.DeletedAt(s.owner)

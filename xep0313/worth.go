@@ -78,6 +78,9 @@ func worth(m *stanza.Element, room bool) (log.Reason, string) {
 			invite = invite || e.Child(e.Space, "invite") != nil || e.Child(e.Space, "decline") != nil
 		}
 		for i, r := range rules[:found] {
+			if r.reason == log.Reason_REASON_RETRACTION && e.Attr("id") == "" {
+				continue // of nothing
+			}
 			if r.space == e.Space && (r.local == "" || r.local == e.Local) {
 				found = i
 				break

@@ -88,7 +88,7 @@ func (x *session) routeIQ(e *stanza.Element, to *address) {
 func (x *session) accountIQ(e, payload *stanza.Element) {
 	get := e.Attr("type") == "get"
 	switch {
-	case payload.Space == xep0313.NS:
+	case xep0313.Answers(payload.Space):
 		x.archiveIQ(e, payload)
 	case payload.Is(nsRoster, "query"):
 		x.rosterIQ(e, payload)
@@ -129,7 +129,7 @@ func (x *session) serverIQ(e, payload *stanza.Element) {
 // othersIQ answers what is for the account of somebody else: nothing of theirs
 // is for anybody to see, and whether they exist neither.
 func (x *session) othersIQ(e, payload *stanza.Element) {
-	if payload.Space == xep0313.NS {
+	if xep0313.Answers(payload.Space) {
 		x.archiveIQ(e, payload) // it says forbidden
 		return
 	}

@@ -191,7 +191,7 @@ func TestHello(t *testing.T) {
 		}
 		return strings.Join(all, " ")
 	}
-	if got := features(w); got != "urn:xmpp:mam:2 urn:xmpp:mam:2#extended urn:xmpp:mam:2#groupchat-field urn:xmpp:sid:0 http://jabber.org/protocol/rsm" {
+	if got := features(w); got != "urn:xmpp:mam:2 urn:xmpp:mam:2#extended urn:xmpp:mam:2#groupchat-field urn:xmpp:sid:0 http://jabber.org/protocol/rsm urn:xmpp:message-retract:1 urn:xmpp:message-retract:1#tombstone urn:mamlog:trim:0" {
 		t.Errorf("accounts: %s", got)
 	}
 	if got := features(p.hello(testRooms, "rooms").Child(NS, "welcome")); !strings.Contains(got, "urn:xmpp:mam:2#extended") {

@@ -52,7 +52,7 @@ func (c *call) query() *stanza.Error {
 			handled = a.HandleIQ(c.s.ctx, iq, asker, emit)
 		}
 		if !handled {
-			c.fail("query", stanza.BadRequest("this iq is none that is for an archive: its payload has to be in %s, and its type get or set", xep0313.NS))
+			c.fail("query", stanza.BadRequest("this iq is none that is for an archive: its payload has to be in %s or %s, and its type get or set", xep0313.NS, xep0313.NSTrim))
 			return
 		}
 		if len(page) > maxPage {

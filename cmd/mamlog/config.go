@@ -44,12 +44,14 @@ serves only hosts that are on no link:
       allow_plaintext: false     no TLS, and yet not on loopback
       delegation: false          let clients ask without a module (XEP-0355, XEP-0356)
 
-These are mod_mam's. They stand at the top level for all hosts, and in a host's
+These are mod_mam's, the quotas apart. They stand at the top level for all hosts, and in a host's
 mapping, as in "hosts: [{test.example: {archive_expires_after: 1y}}]", for one:
 
   archive_expires_after: 1w      seconds, or 1d 1w 2m 1y, or never
   default_archive_policy: true   true (always), false (never) or roster
   archive_cleanup_interval: 14400
+  archive_quota_items: none      of each archive, at most so many messages
+  archive_quota_bytes: none      or so many bytes of stanzas, as in 100MiB
   max_archive_query_results: 50
   archive_store: archive         name of the store of messages
   dont_archive_namespaces: ["http://jabber.org/protocol/chatstates"]

@@ -89,8 +89,20 @@ func policyWords(p *log.Policy) string {
 		words += ", from the first use of the archive on"
 	}
 	words += "; expires after " + config.FormatExpiry(time.Duration(p.GetExpiresAfterSeconds())*time.Second)
+	words += quotaWords(p.GetQuotaItems(), p.GetQuotaBytes())
 	if n := p.GetDontArchiveNamespaces(); len(n) > 0 {
 		words += "; not " + harmless(strings.Join(n, ", "))
+	}
+	return words
+}
+
+// quotaWords go on in a line; none where there is no quota.
+func quotaWords(items, bytes uint64) (words string) {
+	if items > 0 {
+		words += "; at most " + config.FormatQuotaItems(items) + " messages"
+	}
+	if bytes > 0 {
+		words += "; at most " + config.FormatQuotaBytes(bytes)
 	}
 	return words
 }
@@ -119,6 +131,8 @@ type jsonPolicy struct {
 	SmartEnable           bool     `json:"mam_smart_enable"`
 	ExpiresAfter          string   `json:"archive_expires_after"`
 	DontArchiveNamespaces []string `json:"dont_archive_namespaces"`
+	QuotaItems            string   `json:"archive_quota_items"`
+	QuotaBytes            string   `json:"archive_quota_bytes"`
 }
 
 func entryJSON(e *adminv1.HistoryEntry) *jsonEntry {
@@ -151,6 +165,7 @@ func policyJSON(p *log.Policy) *jsonPolicy {
 	return &jsonPolicy{
 		defaultName(p.GetDefault()), p.GetSmartEnable(),
 		config.FormatExpiry(time.Duration(p.GetExpiresAfterSeconds()) * time.Second), list(p.GetDontArchiveNamespaces()),
+		config.FormatQuotaItems(p.GetQuotaItems()), config.FormatQuotaBytes(p.GetQuotaBytes()),
 	}
 }
 

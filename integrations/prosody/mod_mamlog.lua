@@ -10,6 +10,7 @@ local jid_bare = require "util.jid".bare
 local jid_node = require "util.jid".node
 
 local xmlns_mam = "urn:xmpp:mam:2"
+local xmlns_trim = "urn:mamlog:trim:0"
 
 local host, hosts = module.host, prosody.hosts
 local is_component = module:get_host_type() == "component"
@@ -158,9 +159,9 @@ module:hook("account-disco-info", function (event)
 	end
 end)
 
--- Queries, the form, preferences and metadata.
-for _, name in ipairs { "query", "prefs", "metadata" } do
-	local payload = xmlns_mam .. ":" .. name
+-- Queries, the form, preferences and metadata, and the end of a user's oldest messages.
+for _, payload in ipairs { xmlns_mam .. ":query", xmlns_mam .. ":prefs", xmlns_mam .. ":metadata", xmlns_trim .. ":trim" } do
+	local prefs = payload == xmlns_mam .. ":prefs"
 	if is_component then
 		module:hook("iq/bare/" .. payload, function (event)
 			if not mamlog.primary then return end
@@ -178,7 +179,7 @@ for _, name in ipairs { "query", "prefs", "metadata" } do
 			if not mamlog.primary then return end
 			local origin, stanza = event.origin, event.stanza
 			local owner = origin.username .. "@" .. host
-			if name == "prefs" and stanza.attr.type == "set" and capture.can_wait() then
+			if prefs and stanza.attr.type == "set" and capture.can_wait() then
 				-- They are for what the client sends after them.
 				local wait, done = async.waiter()
 				capture.will_wait(origin)
@@ -186,7 +187,7 @@ for _, name in ipairs { "query", "prefs", "metadata" } do
 				wait()
 				return true
 			end
-			if name ~= "prefs" then origin.mam_requested = true end
+			if not prefs then origin.mam_requested = true end
 			relay.relay(origin, stanza, owner, "")
 			return true
 		end)

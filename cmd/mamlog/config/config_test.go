@@ -36,6 +36,8 @@ data_dir: data
 archive_expires_after: 2m
 default_archive_policy: roster
 archive_cleanup_interval: 60
+archive_quota_items: 1000
+archive_quota_bytes: 10MiB
 max_archive_query_results: 20
 archive_store: archive2
 dont_archive_namespaces: [urn:a]
@@ -47,6 +49,8 @@ hosts:
       archive_expires_after: never
       default_archive_policy: false
       archive_cleanup_interval: 1d
+      archive_quota_items: none
+      archive_quota_bytes: 2000
       max_archive_query_results: 30
       archive_store: archive3
       dont_archive_namespaces: []
@@ -69,6 +73,10 @@ hosts:
 	check("two default_archive_policy", two.Archive.DefaultPolicy, log.Default_DEFAULT_NEVER)
 	check("one archive_cleanup_interval", one.Archive.CleanupInterval, time.Minute)
 	check("two archive_cleanup_interval", two.Archive.CleanupInterval, 24*time.Hour)
+	check("one archive_quota_items", one.Archive.QuotaItems, uint64(1000))
+	check("two archive_quota_items", two.Archive.QuotaItems, uint64(0))
+	check("one archive_quota_bytes", one.Archive.QuotaBytes, uint64(10<<20))
+	check("two archive_quota_bytes", two.Archive.QuotaBytes, uint64(2000))
 	check("one max_archive_query_results", one.Archive.MaxQueryResults, 20)
 	check("two max_archive_query_results", two.Archive.MaxQueryResults, 30)
 	check("one archive_store", one.Store, "archive2")

@@ -80,6 +80,8 @@ func (c *Config) Format() string {
 		line(6, "archive_expires_after", FormatExpiry(h.Archive.ExpiresAfter))
 		line(6, "default_archive_policy", FormatPolicy(h.Archive.DefaultPolicy))
 		line(6, "archive_cleanup_interval", FormatDuration(h.Archive.CleanupInterval))
+		line(6, "archive_quota_items", FormatQuotaItems(h.Archive.QuotaItems))
+		line(6, "archive_quota_bytes", FormatQuotaBytes(h.Archive.QuotaBytes))
 		line(6, "max_archive_query_results", fmt.Sprint(h.Archive.MaxQueryResults))
 		line(6, "archive_store", scalar(h.Store))
 		if len(h.Archive.DontArchiveNamespaces) == 0 {
@@ -121,6 +123,22 @@ func FormatExpiry(d time.Duration) string {
 		return "never"
 	}
 	return FormatDuration(d)
+}
+
+// FormatQuotaItems writes n as archive_quota_items takes it.
+func FormatQuotaItems(n uint64) string {
+	if n == 0 {
+		return "none"
+	}
+	return fmt.Sprint(n)
+}
+
+// FormatQuotaBytes writes n as archive_quota_bytes takes it.
+func FormatQuotaBytes(n uint64) string {
+	if n == 0 {
+		return "none"
+	}
+	return formatSize(int64(n))
 }
 
 func formatSize(n int64) string {

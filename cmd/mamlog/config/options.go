@@ -77,6 +77,16 @@ func (d *decoder) hostOptions(h *Host) []option {
 		}},
 		{"default_archive_policy", d.oneOf(func(s string) { a.DefaultPolicy = policies[s] }, "true", "false", "roster", "always", "never")},
 		{"archive_cleanup_interval", d.duration(&a.CleanupInterval, "")},
+		{"archive_quota_items", d.orNone(func() { a.QuotaItems = 0 }, func(path string, n *yaml.Node) {
+			var items int
+			d.positive(&items)(path, n)
+			a.QuotaItems = uint64(items)
+		})},
+		{"archive_quota_bytes", d.orNone(func() { a.QuotaBytes = 0 }, func(path string, n *yaml.Node) {
+			var size int64
+			d.sizeBetween(&size, 1<<10, maxSize)(path, n)
+			a.QuotaBytes = uint64(size)
+		})},
 		{"max_archive_query_results", d.positive(&a.MaxQueryResults)},
 		{"archive_store", func(path string, n *yaml.Node) {
 			if !d.storeName(path, n, n) {
@@ -156,6 +166,17 @@ func (d *decoder) positive(to *int) func(string, *yaml.Node) {
 			return
 		}
 		*to = v
+	}
+}
+
+// orNone reads what read does, or the word none.
+func (d *decoder) orNone(none func(), read func(string, *yaml.Node)) func(string, *yaml.Node) {
+	return func(path string, n *yaml.Node) {
+		if n.Kind == yaml.ScalarNode && n.Value == "none" {
+			none()
+			return
+		}
+		read(path, n)
 	}
 }
 

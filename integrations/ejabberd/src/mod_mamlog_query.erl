@@ -12,12 +12,15 @@
 -include("xmpp.hrl").
 
 -define(NS, "urn:mamlog:attach:1").
+-define(NS_TRIM, <<"urn:mamlog:trim:0">>).
 
 %% @doc Has the queries of accounts come here, unless mod_mam is their archive.
 -spec claim(binary()) -> ok.
 claim(Host) ->
     case is_ours(Host) of
-        true -> gen_iq_handler:add_iq_handler(ejabberd_sm, Host, ?NS_MAM_2, ?MODULE, process_iq);
+        true ->
+            gen_iq_handler:add_iq_handler(ejabberd_sm, Host, ?NS_MAM_2, ?MODULE, process_iq),
+            gen_iq_handler:add_iq_handler(ejabberd_sm, Host, ?NS_TRIM, ?MODULE, process_iq);
         false -> ok
     end.
 
@@ -27,6 +30,7 @@ is_ours(Host) ->
 
 -spec release(binary()) -> ok.
 release(Host) ->
+    gen_iq_handler:remove_iq_handler(ejabberd_sm, Host, ?NS_TRIM),
     case gen_mod:is_loaded(Host, mod_mam) of
         true -> gen_iq_handler:add_iq_handler(ejabberd_sm, Host, ?NS_MAM_2, mod_mam, process_iq_v0_3);
         false -> gen_iq_handler:remove_iq_handler(ejabberd_sm, Host, ?NS_MAM_2)
