@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"attach/component":        {"attach/admit", "attach/wire", "log", "xep0313", "xep0313/stanza"},                // knows no stores: the archive is all it asks
 	"admin/v1":                {"log"},                                                                            // generated; shows events of the log
 	"admin/v1/adminv1connect": {"admin/v1"},                                                                       // generated
-	"admin":                   {"audit", "admin/v1", "admin/v1/adminv1connect", "log", "projections", "xep0313", "xep0313/stanza", "attach/c2s", "attach/component"},
+	"admin":                   {"audit", "admin/v1", "admin/v1/adminv1connect", "disk", "log", "projections", "xep0313", "xep0313/stanza", "attach/c2s", "attach/component"},
 	"bench":                   {"attach/c2s", "integrations/peers", "log", "projections", "xep0313", "xep0313/stanza"}, //
 	"integrations":            {},                                                                                      // tests of real servers
 	"integrations/browser":    {},                                                                                      // a test of a web client

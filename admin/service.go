@@ -30,7 +30,8 @@ import (
 type Store struct {
 	Log         *log.Log
 	Projections *projections.Store
-	InMemory    bool // it is gone when the process is
+	InMemory    bool   // it is gone when the process is
+	Dir         string // in the data directory
 }
 
 // Config says what a Service works on.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -62,6 +64,7 @@ func TestEveryReadLeavesATrace(t *testing.T) {
 	}
 	message := pages[0].Messages[0]
 	at := timestamppb.New(f.now)
+	copied := filepath.Join(t.TempDir(), "copy")
 	type method struct {
 		query string // what is written down; "": it shows nothing of anybody's
 		call  func() (any, error)
@@ -90,6 +93,10 @@ func TestEveryReadLeavesATrace(t *testing.T) {
 		}},
 		"ProveInclusion": {"test.example proof of the event " + message.DecidedBy, func() (any, error) {
 			return unary(f.client.ProveInclusion(t.Context(), connect.NewRequest(&adminv1.ProveInclusionRequest{Id: message.DecidedBy})))
+		}},
+		"Backup": {" backup to " + copied, func() (any, error) {
+			defer os.RemoveAll(copied)
+			return streamed(each(f.client.Backup(t.Context(), connect.NewRequest(&adminv1.BackupRequest{Dir: copied}))))
 		}},
 	}
 	// These show nothing that belongs to a user.

@@ -153,6 +153,28 @@ func (b *Book) names() (names []string, err error) {
 	return names, nil
 }
 
+// CopyTo copies the key and the checkpoints to a new directory, durably.
+func (b *Book) CopyTo(dir string) error {
+	names, err := b.names()
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	to := &Book{dir: dir}
+	for _, name := range append(names, keyFile) {
+		content, err := os.ReadFile(filepath.Join(b.dir, name))
+		if err == nil {
+			err = to.write(name, content)
+		}
+		if err != nil {
+			return fmt.Errorf("copy the audit history: %w", err)
+		}
+	}
+	return nil
+}
+
 // write makes a file that is there as a whole or not at all.
 func (b *Book) write(name string, content []byte) error {
 	f, err := os.CreateTemp(b.dir, ".new-*") // mode 0600

@@ -2818,6 +2818,118 @@ func (x *CheckResponse) GetTampered() uint64 {
 	return 0
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           string                 `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"` // an absolute path on the server's machine; it must not exist
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *BackupRequest) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+type BackupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Store         string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	Last          string                 `protobuf:"bytes,2,opt,name=last,proto3" json:"last,omitempty"` // the newest event in it for sure; empty: there is none
+	LastAt        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
+	Skipped       bool                   `protobuf:"varint,4,opt,name=skipped,proto3" json:"skipped,omitempty"` // it is in memory only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *BackupResponse) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *BackupResponse) GetLast() string {
+	if x != nil {
+		return x.Last
+	}
+	return ""
+}
+
+func (x *BackupResponse) GetLastAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAt
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetSkipped() bool {
+	if x != nil {
+		return x.Skipped
+	}
+	return false
+}
+
 var File_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_admin_v1_admin_proto_rawDesc = "" +
@@ -3006,7 +3118,14 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04rows\x18\x04 \x01(\x04R\x04rows\x12 \n" +
 	"\vdifferences\x18\x05 \x01(\x04R\vdifferences\x12\x1a\n" +
 	"\bproblems\x18\x06 \x03(\tR\bproblems\x12\x1a\n" +
-	"\btampered\x18\x14 \x01(\x04R\btampered*j\n" +
+	"\btampered\x18\x14 \x01(\x04R\btampered\"!\n" +
+	"\rBackupRequest\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\tR\x03dir\"\x89\x01\n" +
+	"\x0eBackupResponse\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\tR\x04last\x123\n" +
+	"\alast_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12\x18\n" +
+	"\askipped\x18\x04 \x01(\bR\askipped*j\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10VERDICT_ARCHIVED\x10\x01\x12\x18\n" +
@@ -3025,7 +3144,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LINK_STATE_CONNECTING\x10\x01\x12\x11\n" +
 	"\rLINK_STATE_UP\x10\x02\x12\x13\n" +
-	"\x0fLINK_STATE_DOWN\x10\x032\xe8\f\n" +
+	"\x0fLINK_STATE_DOWN\x10\x032\xb5\r\n" +
 	"\fAdminService\x12L\n" +
 	"\aAddUser\x12\x1f.mamlog.admin.v1.AddUserRequest\x1a .mamlog.admin.v1.AddUserResponse\x12X\n" +
 	"\vSetPassword\x12#.mamlog.admin.v1.SetPasswordRequest\x1a$.mamlog.admin.v1.SetPasswordResponse\x12U\n" +
@@ -3045,7 +3164,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x10ProveConsistency\x12(.mamlog.admin.v1.ProveConsistencyRequest\x1a).mamlog.admin.v1.ProveConsistencyResponse\x12R\n" +
 	"\tListLinks\x12!.mamlog.admin.v1.ListLinksRequest\x1a\".mamlog.admin.v1.ListLinksResponse\x12N\n" +
 	"\aRebuild\x12\x1f.mamlog.admin.v1.RebuildRequest\x1a .mamlog.admin.v1.RebuildResponse0\x01\x12H\n" +
-	"\x05Check\x12\x1d.mamlog.admin.v1.CheckRequest\x1a\x1e.mamlog.admin.v1.CheckResponse0\x01B\x19Z\x17mamlog/admin/v1;adminv1b\x06proto3"
+	"\x05Check\x12\x1d.mamlog.admin.v1.CheckRequest\x1a\x1e.mamlog.admin.v1.CheckResponse0\x01\x12K\n" +
+	"\x06Backup\x12\x1e.mamlog.admin.v1.BackupRequest\x1a\x1f.mamlog.admin.v1.BackupResponse0\x01B\x19Z\x17mamlog/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -3060,7 +3180,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(Verdict)(0),                          // 0: mamlog.admin.v1.Verdict
 	(Rule)(0),                             // 1: mamlog.admin.v1.Rule
@@ -3109,99 +3229,104 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*RebuildResponse)(nil),               // 44: mamlog.admin.v1.RebuildResponse
 	(*CheckRequest)(nil),                  // 45: mamlog.admin.v1.CheckRequest
 	(*CheckResponse)(nil),                 // 46: mamlog.admin.v1.CheckResponse
-	(*timestamppb.Timestamp)(nil),         // 47: google.protobuf.Timestamp
-	(log.Direction)(0),                    // 48: mamlog.log.v1.Direction
-	(log.Reason)(0),                       // 49: mamlog.log.v1.Reason
-	(*log.Preferences)(nil),               // 50: mamlog.log.v1.Preferences
-	(log.Default)(0),                      // 51: mamlog.log.v1.Default
-	(*log.PreferencesChanged)(nil),        // 52: mamlog.log.v1.PreferencesChanged
-	(*log.PolicyChanged)(nil),             // 53: mamlog.log.v1.PolicyChanged
-	(*log.Event)(nil),                     // 54: mamlog.log.v1.Event
-	(*durationpb.Duration)(nil),           // 55: google.protobuf.Duration
+	(*BackupRequest)(nil),                 // 47: mamlog.admin.v1.BackupRequest
+	(*BackupResponse)(nil),                // 48: mamlog.admin.v1.BackupResponse
+	(*timestamppb.Timestamp)(nil),         // 49: google.protobuf.Timestamp
+	(log.Direction)(0),                    // 50: mamlog.log.v1.Direction
+	(log.Reason)(0),                       // 51: mamlog.log.v1.Reason
+	(*log.Preferences)(nil),               // 52: mamlog.log.v1.Preferences
+	(log.Default)(0),                      // 53: mamlog.log.v1.Default
+	(*log.PreferencesChanged)(nil),        // 54: mamlog.log.v1.PreferencesChanged
+	(*log.PolicyChanged)(nil),             // 55: mamlog.log.v1.PolicyChanged
+	(*log.Event)(nil),                     // 56: mamlog.log.v1.Event
+	(*durationpb.Duration)(nil),           // 57: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	47, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
-	47, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
+	49, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
+	49, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
 	13, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
-	47, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
-	48, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
-	49, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
-	47, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
+	49, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
+	50, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
+	51, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
+	49, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
 	16, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	50, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
+	52, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
 	22, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
-	51, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
+	53, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
 	18, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
 	18, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
 	16, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
 	22, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
-	47, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	52, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
-	53, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
-	47, // 18: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	48, // 19: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
-	49, // 20: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
+	49, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	54, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
+	55, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
+	49, // 18: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	50, // 19: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
+	51, // 20: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
 	27, // 21: mamlog.admin.v1.ExplainResponse.decision:type_name -> mamlog.admin.v1.Decision
-	47, // 22: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
+	49, // 22: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
 	27, // 23: mamlog.admin.v1.DecideResponse.decision:type_name -> mamlog.admin.v1.Decision
 	0,  // 24: mamlog.admin.v1.Decision.verdict:type_name -> mamlog.admin.v1.Verdict
 	1,  // 25: mamlog.admin.v1.Decision.rule:type_name -> mamlog.admin.v1.Rule
 	16, // 26: mamlog.admin.v1.Decision.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	47, // 27: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
-	47, // 28: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
-	47, // 29: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
+	49, // 27: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
+	49, // 28: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
+	49, // 29: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
 	30, // 30: mamlog.admin.v1.ListAuditResponse.entries:type_name -> mamlog.admin.v1.AuditEntry
-	47, // 31: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	54, // 32: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
+	49, // 31: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	56, // 32: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
 	41, // 33: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
 	2,  // 34: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
-	47, // 35: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
+	49, // 35: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
 	42, // 36: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
-	55, // 37: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
-	55, // 38: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
-	47, // 39: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
-	47, // 40: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
-	3,  // 41: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
-	5,  // 42: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
-	7,  // 43: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
-	9,  // 44: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
-	11, // 45: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
-	14, // 46: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
-	17, // 47: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
-	20, // 48: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
-	23, // 49: mamlog.admin.v1.AdminService.Explain:input_type -> mamlog.admin.v1.ExplainRequest
-	25, // 50: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
-	28, // 51: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
-	31, // 52: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
-	33, // 53: mamlog.admin.v1.AdminService.GetAuditKey:input_type -> mamlog.admin.v1.GetAuditKeyRequest
-	35, // 54: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
-	37, // 55: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
-	39, // 56: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
-	43, // 57: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
-	45, // 58: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
-	4,  // 59: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
-	6,  // 60: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
-	8,  // 61: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
-	10, // 62: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
-	12, // 63: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
-	15, // 64: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
-	19, // 65: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
-	21, // 66: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
-	24, // 67: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
-	26, // 68: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
-	29, // 69: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
-	32, // 70: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
-	34, // 71: mamlog.admin.v1.AdminService.GetAuditKey:output_type -> mamlog.admin.v1.GetAuditKeyResponse
-	36, // 72: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
-	38, // 73: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
-	40, // 74: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
-	44, // 75: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
-	46, // 76: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
-	59, // [59:77] is the sub-list for method output_type
-	41, // [41:59] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	57, // 37: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
+	57, // 38: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
+	49, // 39: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
+	49, // 40: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
+	49, // 41: mamlog.admin.v1.BackupResponse.last_at:type_name -> google.protobuf.Timestamp
+	3,  // 42: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
+	5,  // 43: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
+	7,  // 44: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
+	9,  // 45: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
+	11, // 46: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
+	14, // 47: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
+	17, // 48: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
+	20, // 49: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
+	23, // 50: mamlog.admin.v1.AdminService.Explain:input_type -> mamlog.admin.v1.ExplainRequest
+	25, // 51: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
+	28, // 52: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
+	31, // 53: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
+	33, // 54: mamlog.admin.v1.AdminService.GetAuditKey:input_type -> mamlog.admin.v1.GetAuditKeyRequest
+	35, // 55: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
+	37, // 56: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
+	39, // 57: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
+	43, // 58: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
+	45, // 59: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
+	47, // 60: mamlog.admin.v1.AdminService.Backup:input_type -> mamlog.admin.v1.BackupRequest
+	4,  // 61: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
+	6,  // 62: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
+	8,  // 63: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
+	10, // 64: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
+	12, // 65: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
+	15, // 66: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
+	19, // 67: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
+	21, // 68: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
+	24, // 69: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
+	26, // 70: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
+	29, // 71: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
+	32, // 72: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
+	34, // 73: mamlog.admin.v1.AdminService.GetAuditKey:output_type -> mamlog.admin.v1.GetAuditKeyResponse
+	36, // 74: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
+	38, // 75: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
+	40, // 76: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
+	44, // 77: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
+	46, // 78: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
+	48, // 79: mamlog.admin.v1.AdminService.Backup:output_type -> mamlog.admin.v1.BackupResponse
+	61, // [61:80] is the sub-list for method output_type
+	42, // [42:61] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -3219,7 +3344,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   44,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -10,7 +11,7 @@ import (
 )
 
 func newCheckCommand(a *app) *cobra.Command {
-	r := &adminv1.CheckRequest{}
+	var store string
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Compare every row of the projections with the log",
@@ -27,41 +28,46 @@ with a backup.`,
 		Example: "  mamlog check\n  mamlog check --store archive",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withClient(cmd.Context(), offline{stores: true, store: r.Store}, func(c adminv1connect.AdminServiceClient) error {
-				stream, err := c.Check(cmd.Context(), request(r))
-				if err != nil {
-					return err
-				}
-				var p *progress
-				differences, tampered := uint64(0), uint64(0)
-				err = receive(stream, func(m *adminv1.CheckResponse) error {
-					if p == nil {
-						p = a.newProgress("check " + m.GetStore())
-					}
-					if !m.GetDone() {
-						p.at(int(m.GetRecords()))
-						return nil
-					}
-					p.done()
-					p = nil
-					differences += m.GetDifferences()
-					tampered += m.GetTampered()
-					a.printCheck(m)
-					return nil
-				})
-				if err == nil && tampered > 0 {
-					return &failure{exitTampered, fmt.Errorf("the audit records in the log are not those that were written: %d differences; don't rebuild, compare with a backup", tampered)}
-				}
-				if err == nil && differences > 0 {
-					return &failure{exitDiffers, fmt.Errorf("%d rows differ from the log; 'mamlog rebuild' makes them anew from it", differences)}
-				}
-				return err
-			})
+			return a.check(cmd.Context(), store)
 		},
 	}
-	c.Flags().Var((*textFlag)(&r.Store), "store", "only the store `NAME`: main, or an archive_store")
+	c.Flags().Var((*textFlag)(&store), "store", "only the store `NAME`: main, or an archive_store")
 	c.RegisterFlagCompletionFunc("store", a.completeStore)
 	return c
+}
+
+// check checks one store, or all if store is empty, and prints what it finds.
+func (a *app) check(ctx context.Context, store string) error {
+	return a.withClient(ctx, offline{stores: true, store: store}, func(c adminv1connect.AdminServiceClient) error {
+		stream, err := c.Check(ctx, request(&adminv1.CheckRequest{Store: store}))
+		if err != nil {
+			return err
+		}
+		var p *progress
+		differences, tampered := uint64(0), uint64(0)
+		err = receive(stream, func(m *adminv1.CheckResponse) error {
+			if p == nil {
+				p = a.newProgress("check " + m.GetStore())
+			}
+			if !m.GetDone() {
+				p.at(int(m.GetRecords()))
+				return nil
+			}
+			p.done()
+			p = nil
+			differences += m.GetDifferences()
+			tampered += m.GetTampered()
+			a.printCheck(m)
+			return nil
+		})
+		if err == nil && tampered > 0 {
+			return &failure{exitTampered, fmt.Errorf("the audit records in the log are not those that were written: %d differences; don't rebuild, compare with a backup", tampered)}
+		}
+		if err == nil && differences > 0 {
+			return &failure{exitDiffers, fmt.Errorf("%d rows differ from the log; 'mamlog rebuild' makes them anew from it", differences)}
+		}
+		return err
+	})
 }
 
 func (a *app) printCheck(m *adminv1.CheckResponse) {

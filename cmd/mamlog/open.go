@@ -204,10 +204,12 @@ func (e *lockedError) Error() string {
 
 // all are the stores by name.
 func (s *stores) all() map[string]admin.Store {
-	m := map[string]admin.Store{config.MainStore: s.main}
+	st := s.main
+	st.Dir = filepath.Base(s.config.MainDir())
+	m := map[string]admin.Store{config.MainStore: st}
 	for _, ms := range s.messages {
 		st := ms.opened
-		st.InMemory = ms.inMemory
+		st.InMemory, st.Dir = ms.inMemory, filepath.Join("stores", ms.Name)
 		m[ms.Name] = st
 	}
 	return m

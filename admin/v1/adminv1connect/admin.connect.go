@@ -79,6 +79,8 @@ const (
 	AdminServiceRebuildProcedure = "/mamlog.admin.v1.AdminService/Rebuild"
 	// AdminServiceCheckProcedure is the fully-qualified name of the AdminService's Check RPC.
 	AdminServiceCheckProcedure = "/mamlog.admin.v1.AdminService/Check"
+	// AdminServiceBackupProcedure is the fully-qualified name of the AdminService's Backup RPC.
+	AdminServiceBackupProcedure = "/mamlog.admin.v1.AdminService/Backup"
 )
 
 // AdminServiceClient is a client for the mamlog.admin.v1.AdminService service.
@@ -114,6 +116,9 @@ type AdminServiceClient interface {
 	// store. They go on when the caller leaves.
 	Rebuild(context.Context, *connect.Request[v1.RebuildRequest]) (*connect.ServerStreamForClient[v1.RebuildResponse], error)
 	Check(context.Context, *connect.Request[v1.CheckRequest]) (*connect.ServerStreamForClient[v1.CheckResponse], error)
+	// Backup copies the logs of all stores on disk, and the audit history, to a new
+	// directory, and streams the name of each store that is done.
+	Backup(context.Context, *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the mamlog.admin.v1.AdminService service. By
@@ -235,6 +240,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("Check")),
 			connect.WithClientOptions(opts...),
 		),
+		backup: connect.NewClient[v1.BackupRequest, v1.BackupResponse](
+			httpClient,
+			baseURL+AdminServiceBackupProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Backup")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -258,6 +269,7 @@ type adminServiceClient struct {
 	listLinks             *connect.Client[v1.ListLinksRequest, v1.ListLinksResponse]
 	rebuild               *connect.Client[v1.RebuildRequest, v1.RebuildResponse]
 	check                 *connect.Client[v1.CheckRequest, v1.CheckResponse]
+	backup                *connect.Client[v1.BackupRequest, v1.BackupResponse]
 }
 
 // AddUser calls mamlog.admin.v1.AdminService.AddUser.
@@ -350,6 +362,11 @@ func (c *adminServiceClient) Check(ctx context.Context, req *connect.Request[v1.
 	return c.check.CallServerStream(ctx, req)
 }
 
+// Backup calls mamlog.admin.v1.AdminService.Backup.
+func (c *adminServiceClient) Backup(ctx context.Context, req *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error) {
+	return c.backup.CallServerStream(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the mamlog.admin.v1.AdminService service.
 type AdminServiceHandler interface {
 	AddUser(context.Context, *connect.Request[v1.AddUserRequest]) (*connect.Response[v1.AddUserResponse], error)
@@ -383,6 +400,9 @@ type AdminServiceHandler interface {
 	// store. They go on when the caller leaves.
 	Rebuild(context.Context, *connect.Request[v1.RebuildRequest], *connect.ServerStream[v1.RebuildResponse]) error
 	Check(context.Context, *connect.Request[v1.CheckRequest], *connect.ServerStream[v1.CheckResponse]) error
+	// Backup copies the logs of all stores on disk, and the audit history, to a new
+	// directory, and streams the name of each store that is done.
+	Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -500,6 +520,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("Check")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceBackupHandler := connect.NewServerStreamHandler(
+		AdminServiceBackupProcedure,
+		svc.Backup,
+		connect.WithSchema(adminServiceMethods.ByName("Backup")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mamlog.admin.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceAddUserProcedure:
@@ -538,6 +564,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceRebuildHandler.ServeHTTP(w, r)
 		case AdminServiceCheckProcedure:
 			adminServiceCheckHandler.ServeHTTP(w, r)
+		case AdminServiceBackupProcedure:
+			adminServiceBackupHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -617,4 +645,8 @@ func (UnimplementedAdminServiceHandler) Rebuild(context.Context, *connect.Reques
 
 func (UnimplementedAdminServiceHandler) Check(context.Context, *connect.Request[v1.CheckRequest], *connect.ServerStream[v1.CheckResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Check is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Backup is not implemented"))
 }

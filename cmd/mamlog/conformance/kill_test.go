@@ -17,7 +17,7 @@ type killed struct {
 }
 
 // TestKill9 kills the server at random moments of an exchange, ten times over
-// one store. Whatever a recipient was sent with a stanza-id is in the archive
+// one store, or a hundred times in the long form. Whatever a recipient was sent with a stanza-id is in the archive
 // after the restart under that id, in order, once: the id is a receipt.
 //
 // MAMLOG_SEED replays a run: the moments depend on it, and on the machine.
@@ -37,7 +37,11 @@ func TestKill9(t *testing.T) {
 	addUsers(t, s, "juliet", "romeo")
 	all := map[string][]killed{} // over all rounds, by recipient, in order of arrival
 	since := map[string]string{} // the last message that the round before has seen in each archive
-	for round := range 10 {
+	rounds := 10
+	if os.Getenv("MAMLOG_NIGHTLY") != "" {
+		rounds = 100
+	}
+	for round := range rounds {
 		// From before the first batch is on the disk to well into the flow.
 		after := 1 + rng.IntN(600)
 		got := exchangeUntilKilled(t, s, round, after, time.Duration(rng.IntN(5000))*time.Microsecond)
@@ -53,9 +57,27 @@ func TestKill9(t *testing.T) {
 		}
 	}
 	for user, received := range all {
-		checkReceipts(t, s, 10, user, "", received)
+		checkReceipts(t, s, rounds, user, "", received)
 	}
-	t.Logf("received with an id: %d by juliet, %d by romeo", len(all["juliet"]), len(all["romeo"]))
+	figures(t, "%d rounds, received with an id: %d by juliet, %d by romeo", rounds, len(all["juliet"]), len(all["romeo"]))
+}
+
+// figures reports what a test has gone through.
+func figures(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Logf(format, args...)
+	name := os.Getenv("MAMLOG_FIGURES")
+	if name == "" {
+		return
+	}
+	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(f, "%s\t%s\n", t.Name(), fmt.Sprintf(format, args...))
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // exchangeUntilKilled lets the two send to each other as fast as they can, kills
