@@ -33,6 +33,9 @@ test-servers: ## Start every server that the benchmarks compare with, PostgreSQL
 	xargs apt-get install -y --no-install-recommends <integrations/peers/packages.txt
 	$(GO) test -tags servers -timeout 20m ./integrations/peers ./bench
 
+test-newer: ## Run integrations with Prosody 13 and newer ejabberds, of Debian 13 and its backports (as root, about 10 minutes).
+	bash integrations/newer.sh trixie trixie-backports
+
 test-deps: ## Install the Debian packages that the tests need, or say which are missing.
 	@bash cmd/mamlog/conformance/testdata/install.sh
 
@@ -64,4 +67,4 @@ generate: ## Make the Go code of the protobuf schemas anew (needs protoc).
 clean: ## Delete what was built; the demo's store in ./data stays.
 	rm -rf bin
 
-.PHONY: help build run test nightly test-servers test-deps lint fuzz vuln bench bench-attach bench-quick generate clean
+.PHONY: help build run test nightly test-servers test-newer test-deps lint fuzz vuln bench bench-attach bench-quick generate clean

@@ -15,6 +15,8 @@
 //   - install_test.go: the way into ejabberd by its own installer.
 //   - migration_test.go: from mod_mam to mamlog and back.
 //
+// newer.sh runs all of it with newer servers, out of other suites of Debian.
+//
 // site_test.go starts a server with its mamlog, shared_test.go those that several
-// tests use. They have the build tag servers: make test-servers runs them.
+// tests use.
 package integrations

@@ -205,8 +205,10 @@ preferences(Source, Host, {U, S} = US) ->
 mnesia_owners(Host, Domains) ->
     case lists:member(archive_msg, mnesia:system_info(tables)) of
         true ->
-            [{mnesia, kind(S, Host), US} || {_, S} = US <- mnesia:dirty_all_keys(archive_msg),
-                                            lists:member(S, Domains)];
+            %% With the table locked: an archive that grows may be moved within dets' file,
+            %% past who reads it from end to end.
+            {atomic, Owners} = mnesia:transaction(fun() -> mnesia:all_keys(archive_msg) end),
+            [{mnesia, kind(S, Host), US} || {_, S} = US <- Owners, lists:member(S, Domains)];
         false ->
             []
     end.
