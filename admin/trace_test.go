@@ -79,6 +79,14 @@ func TestEveryReadLeavesATrace(t *testing.T) {
 		"SetPreferences": {juliet + " preferences, to set them", func() (any, error) {
 			return unary(f.client.SetPreferences(t.Context(), connect.NewRequest(&adminv1.SetPreferencesRequest{Owner: juliet, Default: log.Default_DEFAULT_ALWAYS})))
 		}},
+		"GetRetention": {juliet + " retention", func() (any, error) {
+			return unary(f.client.GetRetention(t.Context(), connect.NewRequest(&adminv1.GetRetentionRequest{Owner: juliet})))
+		}},
+		"SetRetention": {juliet + " retention, to set it", func() (any, error) {
+			return unary(f.client.SetRetention(t.Context(), connect.NewRequest(&adminv1.SetRetentionRequest{
+				Owner: juliet, QuotaItems: &adminv1.Setting{Value: proto.Uint64(1000)},
+			})))
+		}},
 		"ListPreferenceHistory": {juliet + " preference history", func() (any, error) {
 			return streamed(each(f.client.ListPreferenceHistory(t.Context(), connect.NewRequest(&adminv1.ListPreferenceHistoryRequest{Owner: juliet}))))
 		}},
@@ -102,7 +110,7 @@ func TestEveryReadLeavesATrace(t *testing.T) {
 	// These show nothing that belongs to a user.
 	silent := []string{
 		"AddUser", "SetPassword", "DeleteUser", "ListUsers", "ListLinks", "Rebuild", "Check",
-		"SignCheckpoint", "GetAuditKey", "ProveConsistency",
+		"SignCheckpoint", "GetAuditKey", "ProveConsistency", "Expire", "Erase",
 	}
 	all := adminv1.File_admin_v1_admin_proto.Services().ByName("AdminService").Methods()
 	for i := range all.Len() {

@@ -69,7 +69,7 @@ func (s *Service) SetPassword(ctx context.Context, r *connect.Request[adminv1.Se
 }
 
 // DeleteUser deletes an account and ends its sessions. Its archive is hidden from
-// then on, and goes when it expires.
+// then on, and the server that runs, or the next that starts, erases it.
 func (s *Service) DeleteUser(ctx context.Context, r *connect.Request[adminv1.DeleteUserRequest]) (*connect.Response[adminv1.DeleteUserResponse], error) {
 	j, err := s.localAccount(r.Msg.GetJid())
 	if err != nil {

@@ -1320,6 +1320,581 @@ func (*HistoryEntry_Preferences) isHistoryEntry_Change() {}
 
 func (*HistoryEntry_Policy) isHistoryEntry_Change() {}
 
+type GetRetentionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRetentionRequest) Reset() {
+	*x = GetRetentionRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRetentionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRetentionRequest) ProtoMessage() {}
+
+func (x *GetRetentionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRetentionRequest.ProtoReflect.Descriptor instead.
+func (*GetRetentionRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetRetentionRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+type GetRetentionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InForce       *log.Retention         `protobuf:"bytes,1,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"` // all of it is set; an expiry of 0 is never
+	Own           *log.Retention         `protobuf:"bytes,2,opt,name=own,proto3" json:"own,omitempty"`                        // what was set for this user; absent: nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRetentionResponse) Reset() {
+	*x = GetRetentionResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRetentionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRetentionResponse) ProtoMessage() {}
+
+func (x *GetRetentionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRetentionResponse.ProtoReflect.Descriptor instead.
+func (*GetRetentionResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *GetRetentionResponse) GetInForce() *log.Retention {
+	if x != nil {
+		return x.InForce
+	}
+	return nil
+}
+
+func (x *GetRetentionResponse) GetOwn() *log.Retention {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
+// Setting is a value of one's own; without one the host's holds.
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Value         *uint64                `protobuf:"varint,1,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Setting) GetValue() uint64 {
+	if x != nil && x.Value != nil {
+		return *x.Value
+	}
+	return 0
+}
+
+type SetRetentionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Owner string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	// What is absent stays as it is.
+	ExpiresAfter  *Setting `protobuf:"bytes,2,opt,name=expires_after,json=expiresAfter,proto3" json:"expires_after,omitempty"` // seconds, no more than the host's
+	QuotaItems    *Setting `protobuf:"bytes,3,opt,name=quota_items,json=quotaItems,proto3" json:"quota_items,omitempty"`       // 0: none
+	QuotaBytes    *Setting `protobuf:"bytes,4,opt,name=quota_bytes,json=quotaBytes,proto3" json:"quota_bytes,omitempty"`       // 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRetentionRequest) Reset() {
+	*x = SetRetentionRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRetentionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRetentionRequest) ProtoMessage() {}
+
+func (x *SetRetentionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRetentionRequest.ProtoReflect.Descriptor instead.
+func (*SetRetentionRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetRetentionRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *SetRetentionRequest) GetExpiresAfter() *Setting {
+	if x != nil {
+		return x.ExpiresAfter
+	}
+	return nil
+}
+
+func (x *SetRetentionRequest) GetQuotaItems() *Setting {
+	if x != nil {
+		return x.QuotaItems
+	}
+	return nil
+}
+
+func (x *SetRetentionRequest) GetQuotaBytes() *Setting {
+	if x != nil {
+		return x.QuotaBytes
+	}
+	return nil
+}
+
+type SetRetentionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	InForce       *log.Retention         `protobuf:"bytes,1,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	Own           *log.Retention         `protobuf:"bytes,2,opt,name=own,proto3" json:"own,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRetentionResponse) Reset() {
+	*x = SetRetentionResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRetentionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRetentionResponse) ProtoMessage() {}
+
+func (x *SetRetentionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRetentionResponse.ProtoReflect.Descriptor instead.
+func (*SetRetentionResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SetRetentionResponse) GetInForce() *log.Retention {
+	if x != nil {
+		return x.InForce
+	}
+	return nil
+}
+
+func (x *SetRetentionResponse) GetOwn() *log.Retention {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
+type ExpireRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`                    // empty: all
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // only tell what would go
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpireRequest) Reset() {
+	*x = ExpireRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpireRequest) ProtoMessage() {}
+
+func (x *ExpireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpireRequest.ProtoReflect.Descriptor instead.
+func (*ExpireRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ExpireRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *ExpireRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ExpireResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hosts         []*Expiring            `protobuf:"bytes,1,rep,name=hosts,proto3" json:"hosts,omitempty"` // by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpireResponse) Reset() {
+	*x = ExpireResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpireResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpireResponse) ProtoMessage() {}
+
+func (x *ExpireResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpireResponse.ProtoReflect.Descriptor instead.
+func (*ExpireResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ExpireResponse) GetHosts() []*Expiring {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+// Expiring is what goes of one host's messages.
+type Expiring struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	Archives      uint64                 `protobuf:"varint,2,opt,name=archives,proto3" json:"archives,omitempty"` // of which something goes
+	Expired       *Amount                `protobuf:"bytes,3,opt,name=expired,proto3" json:"expired,omitempty"`    // older than the host's retention, in whole time buckets
+	Own           *Amount                `protobuf:"bytes,4,opt,name=own,proto3" json:"own,omitempty"`            // older than a user's own
+	Quota         *Amount                `protobuf:"bytes,5,opt,name=quota,proto3" json:"quota,omitempty"`        // more than a quota allows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Expiring) Reset() {
+	*x = Expiring{}
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Expiring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Expiring) ProtoMessage() {}
+
+func (x *Expiring) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Expiring.ProtoReflect.Descriptor instead.
+func (*Expiring) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Expiring) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Expiring) GetArchives() uint64 {
+	if x != nil {
+		return x.Archives
+	}
+	return 0
+}
+
+func (x *Expiring) GetExpired() *Amount {
+	if x != nil {
+		return x.Expired
+	}
+	return nil
+}
+
+func (x *Expiring) GetOwn() *Amount {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
+func (x *Expiring) GetQuota() *Amount {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+type Amount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Messages      uint64                 `protobuf:"varint,1,opt,name=messages,proto3" json:"messages,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"` // of the stanzas
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Amount) Reset() {
+	*x = Amount{}
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Amount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Amount) ProtoMessage() {}
+
+func (x *Amount) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Amount.ProtoReflect.Descriptor instead.
+func (*Amount) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Amount) GetMessages() uint64 {
+	if x != nil {
+		return x.Messages
+	}
+	return 0
+}
+
+func (x *Amount) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type EraseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseRequest) Reset() {
+	*x = EraseRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseRequest) ProtoMessage() {}
+
+func (x *EraseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseRequest.ProtoReflect.Descriptor instead.
+func (*EraseRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *EraseRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+type EraseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Erased        *log.Erased            `protobuf:"bytes,1,opt,name=erased,proto3" json:"erased,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseResponse) Reset() {
+	*x = EraseResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseResponse) ProtoMessage() {}
+
+func (x *EraseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseResponse.ProtoReflect.Descriptor instead.
+func (*EraseResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *EraseResponse) GetErased() *log.Erased {
+	if x != nil {
+		return x.Erased
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
@@ -1330,7 +1905,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1917,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_admin_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1930,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainRequest) GetOwner() string {
@@ -1387,7 +1962,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1974,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_admin_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1987,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExplainResponse) GetId() string {
@@ -1475,7 +2050,7 @@ type DecideRequest struct {
 
 func (x *DecideRequest) Reset() {
 	*x = DecideRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +2062,7 @@ func (x *DecideRequest) String() string {
 func (*DecideRequest) ProtoMessage() {}
 
 func (x *DecideRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_admin_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +2075,7 @@ func (x *DecideRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DecideRequest) GetOwner() string {
@@ -1533,7 +2108,7 @@ type DecideResponse struct {
 
 func (x *DecideResponse) Reset() {
 	*x = DecideResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +2120,7 @@ func (x *DecideResponse) String() string {
 func (*DecideResponse) ProtoMessage() {}
 
 func (x *DecideResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_admin_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +2133,7 @@ func (x *DecideResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideResponse.ProtoReflect.Descriptor instead.
 func (*DecideResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DecideResponse) GetDecision() *Decision {
@@ -1587,7 +2162,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +2174,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_admin_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +2187,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Decision) GetVerdict() Verdict {
@@ -1679,7 +2254,7 @@ type ListAuditRequest struct {
 
 func (x *ListAuditRequest) Reset() {
 	*x = ListAuditRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2266,7 @@ func (x *ListAuditRequest) String() string {
 func (*ListAuditRequest) ProtoMessage() {}
 
 func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_admin_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +2279,7 @@ func (x *ListAuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditRequest.ProtoReflect.Descriptor instead.
 func (*ListAuditRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListAuditRequest) GetStore() string {
@@ -1758,7 +2333,7 @@ type ListAuditResponse struct {
 
 func (x *ListAuditResponse) Reset() {
 	*x = ListAuditResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +2345,7 @@ func (x *ListAuditResponse) String() string {
 func (*ListAuditResponse) ProtoMessage() {}
 
 func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_admin_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +2358,7 @@ func (x *ListAuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAuditResponse.ProtoReflect.Descriptor instead.
 func (*ListAuditResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListAuditResponse) GetEntries() []*AuditEntry {
@@ -1810,7 +2385,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +2397,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[27]
+	mi := &file_admin_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +2410,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AuditEntry) GetId() string {
@@ -1902,7 +2477,7 @@ type SignCheckpointRequest struct {
 
 func (x *SignCheckpointRequest) Reset() {
 	*x = SignCheckpointRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2489,7 @@ func (x *SignCheckpointRequest) String() string {
 func (*SignCheckpointRequest) ProtoMessage() {}
 
 func (x *SignCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[28]
+	mi := &file_admin_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2502,7 @@ func (x *SignCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*SignCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 type SignCheckpointResponse struct {
@@ -1939,7 +2514,7 @@ type SignCheckpointResponse struct {
 
 func (x *SignCheckpointResponse) Reset() {
 	*x = SignCheckpointResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2526,7 @@ func (x *SignCheckpointResponse) String() string {
 func (*SignCheckpointResponse) ProtoMessage() {}
 
 func (x *SignCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[29]
+	mi := &file_admin_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2539,7 @@ func (x *SignCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*SignCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SignCheckpointResponse) GetCheckpoint() []byte {
@@ -1982,7 +2557,7 @@ type GetAuditKeyRequest struct {
 
 func (x *GetAuditKeyRequest) Reset() {
 	*x = GetAuditKeyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2569,7 @@ func (x *GetAuditKeyRequest) String() string {
 func (*GetAuditKeyRequest) ProtoMessage() {}
 
 func (x *GetAuditKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[30]
+	mi := &file_admin_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2582,7 @@ func (x *GetAuditKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditKeyRequest.ProtoReflect.Descriptor instead.
 func (*GetAuditKeyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 type GetAuditKeyResponse struct {
@@ -2019,7 +2594,7 @@ type GetAuditKeyResponse struct {
 
 func (x *GetAuditKeyResponse) Reset() {
 	*x = GetAuditKeyResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2031,7 +2606,7 @@ func (x *GetAuditKeyResponse) String() string {
 func (*GetAuditKeyResponse) ProtoMessage() {}
 
 func (x *GetAuditKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[31]
+	mi := &file_admin_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2044,7 +2619,7 @@ func (x *GetAuditKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAuditKeyResponse.ProtoReflect.Descriptor instead.
 func (*GetAuditKeyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetAuditKeyResponse) GetKey() string {
@@ -2063,7 +2638,7 @@ type ProveInclusionRequest struct {
 
 func (x *ProveInclusionRequest) Reset() {
 	*x = ProveInclusionRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2650,7 @@ func (x *ProveInclusionRequest) String() string {
 func (*ProveInclusionRequest) ProtoMessage() {}
 
 func (x *ProveInclusionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[32]
+	mi := &file_admin_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2663,7 @@ func (x *ProveInclusionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveInclusionRequest.ProtoReflect.Descriptor instead.
 func (*ProveInclusionRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ProveInclusionRequest) GetId() string {
@@ -2107,7 +2682,7 @@ type ProveInclusionResponse struct {
 
 func (x *ProveInclusionResponse) Reset() {
 	*x = ProveInclusionResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2119,7 +2694,7 @@ func (x *ProveInclusionResponse) String() string {
 func (*ProveInclusionResponse) ProtoMessage() {}
 
 func (x *ProveInclusionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[33]
+	mi := &file_admin_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2132,7 +2707,7 @@ func (x *ProveInclusionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveInclusionResponse.ProtoReflect.Descriptor instead.
 func (*ProveInclusionResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ProveInclusionResponse) GetProof() []byte {
@@ -2151,7 +2726,7 @@ type ProveConsistencyRequest struct {
 
 func (x *ProveConsistencyRequest) Reset() {
 	*x = ProveConsistencyRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2738,7 @@ func (x *ProveConsistencyRequest) String() string {
 func (*ProveConsistencyRequest) ProtoMessage() {}
 
 func (x *ProveConsistencyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[34]
+	mi := &file_admin_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,7 +2751,7 @@ func (x *ProveConsistencyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveConsistencyRequest.ProtoReflect.Descriptor instead.
 func (*ProveConsistencyRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ProveConsistencyRequest) GetFrom() []byte {
@@ -2195,7 +2770,7 @@ type ProveConsistencyResponse struct {
 
 func (x *ProveConsistencyResponse) Reset() {
 	*x = ProveConsistencyResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2782,7 @@ func (x *ProveConsistencyResponse) String() string {
 func (*ProveConsistencyResponse) ProtoMessage() {}
 
 func (x *ProveConsistencyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[35]
+	mi := &file_admin_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2795,7 @@ func (x *ProveConsistencyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveConsistencyResponse.ProtoReflect.Descriptor instead.
 func (*ProveConsistencyResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ProveConsistencyResponse) GetProof() []byte {
@@ -2238,7 +2813,7 @@ type ListLinksRequest struct {
 
 func (x *ListLinksRequest) Reset() {
 	*x = ListLinksRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2825,7 @@ func (x *ListLinksRequest) String() string {
 func (*ListLinksRequest) ProtoMessage() {}
 
 func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[36]
+	mi := &file_admin_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2838,7 @@ func (x *ListLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksRequest.ProtoReflect.Descriptor instead.
 func (*ListLinksRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 type ListLinksResponse struct {
@@ -2275,7 +2850,7 @@ type ListLinksResponse struct {
 
 func (x *ListLinksResponse) Reset() {
 	*x = ListLinksResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2862,7 @@ func (x *ListLinksResponse) String() string {
 func (*ListLinksResponse) ProtoMessage() {}
 
 func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[37]
+	mi := &file_admin_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2875,7 @@ func (x *ListLinksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLinksResponse.ProtoReflect.Descriptor instead.
 func (*ListLinksResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListLinksResponse) GetLinks() []*Link {
@@ -2332,7 +2907,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2919,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[38]
+	mi := &file_admin_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2932,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Link) GetServer() string {
@@ -2477,7 +3052,7 @@ type LinkedHost struct {
 
 func (x *LinkedHost) Reset() {
 	*x = LinkedHost{}
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +3064,7 @@ func (x *LinkedHost) String() string {
 func (*LinkedHost) ProtoMessage() {}
 
 func (x *LinkedHost) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[39]
+	mi := &file_admin_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +3077,7 @@ func (x *LinkedHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LinkedHost.ProtoReflect.Descriptor instead.
 func (*LinkedHost) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *LinkedHost) GetName() string {
@@ -2584,7 +3159,7 @@ type RebuildRequest struct {
 
 func (x *RebuildRequest) Reset() {
 	*x = RebuildRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +3171,7 @@ func (x *RebuildRequest) String() string {
 func (*RebuildRequest) ProtoMessage() {}
 
 func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[40]
+	mi := &file_admin_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +3184,7 @@ func (x *RebuildRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildRequest.ProtoReflect.Descriptor instead.
 func (*RebuildRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RebuildRequest) GetStore() string {
@@ -2630,7 +3205,7 @@ type RebuildResponse struct {
 
 func (x *RebuildResponse) Reset() {
 	*x = RebuildResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_admin_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +3217,7 @@ func (x *RebuildResponse) String() string {
 func (*RebuildResponse) ProtoMessage() {}
 
 func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[41]
+	mi := &file_admin_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +3230,7 @@ func (x *RebuildResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebuildResponse.ProtoReflect.Descriptor instead.
 func (*RebuildResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RebuildResponse) GetStore() string {
@@ -2688,7 +3263,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_admin_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +3275,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[42]
+	mi := &file_admin_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +3288,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CheckRequest) GetStore() string {
@@ -2741,7 +3316,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_admin_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2753,7 +3328,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[43]
+	mi := &file_admin_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2766,7 +3341,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CheckResponse) GetStore() string {
@@ -2827,7 +3402,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_admin_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +3414,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[44]
+	mi := &file_admin_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +3427,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *BackupRequest) GetDir() string {
@@ -2874,7 +3449,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_admin_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +3461,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_admin_v1_admin_proto_msgTypes[45]
+	mi := &file_admin_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +3474,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_admin_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BackupResponse) GetStore() string {
@@ -3004,7 +3579,43 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12E\n" +
 	"\vpreferences\x18\x03 \x01(\v2!.mamlog.log.v1.PreferencesChangedH\x00R\vpreferences\x126\n" +
 	"\x06policy\x18\x04 \x01(\v2\x1c.mamlog.log.v1.PolicyChangedH\x00R\x06policyB\b\n" +
-	"\x06change\"6\n" +
+	"\x06change\"+\n" +
+	"\x13GetRetentionRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\"w\n" +
+	"\x14GetRetentionResponse\x123\n" +
+	"\bin_force\x18\x01 \x01(\v2\x18.mamlog.log.v1.RetentionR\ainForce\x12*\n" +
+	"\x03own\x18\x02 \x01(\v2\x18.mamlog.log.v1.RetentionR\x03own\".\n" +
+	"\aSetting\x12\x19\n" +
+	"\x05value\x18\x01 \x01(\x04H\x00R\x05value\x88\x01\x01B\b\n" +
+	"\x06_value\"\xe0\x01\n" +
+	"\x13SetRetentionRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12=\n" +
+	"\rexpires_after\x18\x02 \x01(\v2\x18.mamlog.admin.v1.SettingR\fexpiresAfter\x129\n" +
+	"\vquota_items\x18\x03 \x01(\v2\x18.mamlog.admin.v1.SettingR\n" +
+	"quotaItems\x129\n" +
+	"\vquota_bytes\x18\x04 \x01(\v2\x18.mamlog.admin.v1.SettingR\n" +
+	"quotaBytes\"w\n" +
+	"\x14SetRetentionResponse\x123\n" +
+	"\bin_force\x18\x01 \x01(\v2\x18.mamlog.log.v1.RetentionR\ainForce\x12*\n" +
+	"\x03own\x18\x02 \x01(\v2\x18.mamlog.log.v1.RetentionR\x03own\"<\n" +
+	"\rExpireRequest\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"A\n" +
+	"\x0eExpireResponse\x12/\n" +
+	"\x05hosts\x18\x01 \x03(\v2\x19.mamlog.admin.v1.ExpiringR\x05hosts\"\xc7\x01\n" +
+	"\bExpiring\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1a\n" +
+	"\barchives\x18\x02 \x01(\x04R\barchives\x121\n" +
+	"\aexpired\x18\x03 \x01(\v2\x17.mamlog.admin.v1.AmountR\aexpired\x12)\n" +
+	"\x03own\x18\x04 \x01(\v2\x17.mamlog.admin.v1.AmountR\x03own\x12-\n" +
+	"\x05quota\x18\x05 \x01(\v2\x17.mamlog.admin.v1.AmountR\x05quota\":\n" +
+	"\x06Amount\x12\x1a\n" +
+	"\bmessages\x18\x01 \x01(\x04R\bmessages\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"$\n" +
+	"\fEraseRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\">\n" +
+	"\rEraseResponse\x12-\n" +
+	"\x06erased\x18\x01 \x01(\v2\x15.mamlog.log.v1.ErasedR\x06erased\"6\n" +
 	"\x0eExplainRequest\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\"\xa2\x02\n" +
@@ -3144,7 +3755,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LINK_STATE_CONNECTING\x10\x01\x12\x11\n" +
 	"\rLINK_STATE_UP\x10\x02\x12\x13\n" +
-	"\x0fLINK_STATE_DOWN\x10\x032\xb5\r\n" +
+	"\x0fLINK_STATE_DOWN\x10\x032\x82\x10\n" +
 	"\fAdminService\x12L\n" +
 	"\aAddUser\x12\x1f.mamlog.admin.v1.AddUserRequest\x1a .mamlog.admin.v1.AddUserResponse\x12X\n" +
 	"\vSetPassword\x12#.mamlog.admin.v1.SetPasswordRequest\x1a$.mamlog.admin.v1.SetPasswordResponse\x12U\n" +
@@ -3154,7 +3765,11 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\fQueryArchive\x12$.mamlog.admin.v1.QueryArchiveRequest\x1a%.mamlog.admin.v1.QueryArchiveResponse0\x01\x12a\n" +
 	"\x0eGetPreferences\x12&.mamlog.admin.v1.GetPreferencesRequest\x1a'.mamlog.admin.v1.GetPreferencesResponse\x12a\n" +
 	"\x0eSetPreferences\x12&.mamlog.admin.v1.SetPreferencesRequest\x1a'.mamlog.admin.v1.SetPreferencesResponse\x12x\n" +
-	"\x15ListPreferenceHistory\x12-.mamlog.admin.v1.ListPreferenceHistoryRequest\x1a..mamlog.admin.v1.ListPreferenceHistoryResponse0\x01\x12L\n" +
+	"\x15ListPreferenceHistory\x12-.mamlog.admin.v1.ListPreferenceHistoryRequest\x1a..mamlog.admin.v1.ListPreferenceHistoryResponse0\x01\x12[\n" +
+	"\fGetRetention\x12$.mamlog.admin.v1.GetRetentionRequest\x1a%.mamlog.admin.v1.GetRetentionResponse\x12[\n" +
+	"\fSetRetention\x12$.mamlog.admin.v1.SetRetentionRequest\x1a%.mamlog.admin.v1.SetRetentionResponse\x12I\n" +
+	"\x06Expire\x12\x1e.mamlog.admin.v1.ExpireRequest\x1a\x1f.mamlog.admin.v1.ExpireResponse\x12F\n" +
+	"\x05Erase\x12\x1d.mamlog.admin.v1.EraseRequest\x1a\x1e.mamlog.admin.v1.EraseResponse\x12L\n" +
 	"\aExplain\x12\x1f.mamlog.admin.v1.ExplainRequest\x1a .mamlog.admin.v1.ExplainResponse\x12I\n" +
 	"\x06Decide\x12\x1e.mamlog.admin.v1.DecideRequest\x1a\x1f.mamlog.admin.v1.DecideResponse\x12T\n" +
 	"\tListAudit\x12!.mamlog.admin.v1.ListAuditRequest\x1a\".mamlog.admin.v1.ListAuditResponse0\x01\x12a\n" +
@@ -3180,7 +3795,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(Verdict)(0),                          // 0: mamlog.admin.v1.Verdict
 	(Rule)(0),                             // 1: mamlog.admin.v1.Rule
@@ -3205,128 +3820,161 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*ListPreferenceHistoryRequest)(nil),  // 20: mamlog.admin.v1.ListPreferenceHistoryRequest
 	(*ListPreferenceHistoryResponse)(nil), // 21: mamlog.admin.v1.ListPreferenceHistoryResponse
 	(*HistoryEntry)(nil),                  // 22: mamlog.admin.v1.HistoryEntry
-	(*ExplainRequest)(nil),                // 23: mamlog.admin.v1.ExplainRequest
-	(*ExplainResponse)(nil),               // 24: mamlog.admin.v1.ExplainResponse
-	(*DecideRequest)(nil),                 // 25: mamlog.admin.v1.DecideRequest
-	(*DecideResponse)(nil),                // 26: mamlog.admin.v1.DecideResponse
-	(*Decision)(nil),                      // 27: mamlog.admin.v1.Decision
-	(*ListAuditRequest)(nil),              // 28: mamlog.admin.v1.ListAuditRequest
-	(*ListAuditResponse)(nil),             // 29: mamlog.admin.v1.ListAuditResponse
-	(*AuditEntry)(nil),                    // 30: mamlog.admin.v1.AuditEntry
-	(*SignCheckpointRequest)(nil),         // 31: mamlog.admin.v1.SignCheckpointRequest
-	(*SignCheckpointResponse)(nil),        // 32: mamlog.admin.v1.SignCheckpointResponse
-	(*GetAuditKeyRequest)(nil),            // 33: mamlog.admin.v1.GetAuditKeyRequest
-	(*GetAuditKeyResponse)(nil),           // 34: mamlog.admin.v1.GetAuditKeyResponse
-	(*ProveInclusionRequest)(nil),         // 35: mamlog.admin.v1.ProveInclusionRequest
-	(*ProveInclusionResponse)(nil),        // 36: mamlog.admin.v1.ProveInclusionResponse
-	(*ProveConsistencyRequest)(nil),       // 37: mamlog.admin.v1.ProveConsistencyRequest
-	(*ProveConsistencyResponse)(nil),      // 38: mamlog.admin.v1.ProveConsistencyResponse
-	(*ListLinksRequest)(nil),              // 39: mamlog.admin.v1.ListLinksRequest
-	(*ListLinksResponse)(nil),             // 40: mamlog.admin.v1.ListLinksResponse
-	(*Link)(nil),                          // 41: mamlog.admin.v1.Link
-	(*LinkedHost)(nil),                    // 42: mamlog.admin.v1.LinkedHost
-	(*RebuildRequest)(nil),                // 43: mamlog.admin.v1.RebuildRequest
-	(*RebuildResponse)(nil),               // 44: mamlog.admin.v1.RebuildResponse
-	(*CheckRequest)(nil),                  // 45: mamlog.admin.v1.CheckRequest
-	(*CheckResponse)(nil),                 // 46: mamlog.admin.v1.CheckResponse
-	(*BackupRequest)(nil),                 // 47: mamlog.admin.v1.BackupRequest
-	(*BackupResponse)(nil),                // 48: mamlog.admin.v1.BackupResponse
-	(*timestamppb.Timestamp)(nil),         // 49: google.protobuf.Timestamp
-	(log.Direction)(0),                    // 50: mamlog.log.v1.Direction
-	(log.Reason)(0),                       // 51: mamlog.log.v1.Reason
-	(*log.Preferences)(nil),               // 52: mamlog.log.v1.Preferences
-	(log.Default)(0),                      // 53: mamlog.log.v1.Default
-	(*log.PreferencesChanged)(nil),        // 54: mamlog.log.v1.PreferencesChanged
-	(*log.PolicyChanged)(nil),             // 55: mamlog.log.v1.PolicyChanged
-	(*log.Event)(nil),                     // 56: mamlog.log.v1.Event
-	(*durationpb.Duration)(nil),           // 57: google.protobuf.Duration
+	(*GetRetentionRequest)(nil),           // 23: mamlog.admin.v1.GetRetentionRequest
+	(*GetRetentionResponse)(nil),          // 24: mamlog.admin.v1.GetRetentionResponse
+	(*Setting)(nil),                       // 25: mamlog.admin.v1.Setting
+	(*SetRetentionRequest)(nil),           // 26: mamlog.admin.v1.SetRetentionRequest
+	(*SetRetentionResponse)(nil),          // 27: mamlog.admin.v1.SetRetentionResponse
+	(*ExpireRequest)(nil),                 // 28: mamlog.admin.v1.ExpireRequest
+	(*ExpireResponse)(nil),                // 29: mamlog.admin.v1.ExpireResponse
+	(*Expiring)(nil),                      // 30: mamlog.admin.v1.Expiring
+	(*Amount)(nil),                        // 31: mamlog.admin.v1.Amount
+	(*EraseRequest)(nil),                  // 32: mamlog.admin.v1.EraseRequest
+	(*EraseResponse)(nil),                 // 33: mamlog.admin.v1.EraseResponse
+	(*ExplainRequest)(nil),                // 34: mamlog.admin.v1.ExplainRequest
+	(*ExplainResponse)(nil),               // 35: mamlog.admin.v1.ExplainResponse
+	(*DecideRequest)(nil),                 // 36: mamlog.admin.v1.DecideRequest
+	(*DecideResponse)(nil),                // 37: mamlog.admin.v1.DecideResponse
+	(*Decision)(nil),                      // 38: mamlog.admin.v1.Decision
+	(*ListAuditRequest)(nil),              // 39: mamlog.admin.v1.ListAuditRequest
+	(*ListAuditResponse)(nil),             // 40: mamlog.admin.v1.ListAuditResponse
+	(*AuditEntry)(nil),                    // 41: mamlog.admin.v1.AuditEntry
+	(*SignCheckpointRequest)(nil),         // 42: mamlog.admin.v1.SignCheckpointRequest
+	(*SignCheckpointResponse)(nil),        // 43: mamlog.admin.v1.SignCheckpointResponse
+	(*GetAuditKeyRequest)(nil),            // 44: mamlog.admin.v1.GetAuditKeyRequest
+	(*GetAuditKeyResponse)(nil),           // 45: mamlog.admin.v1.GetAuditKeyResponse
+	(*ProveInclusionRequest)(nil),         // 46: mamlog.admin.v1.ProveInclusionRequest
+	(*ProveInclusionResponse)(nil),        // 47: mamlog.admin.v1.ProveInclusionResponse
+	(*ProveConsistencyRequest)(nil),       // 48: mamlog.admin.v1.ProveConsistencyRequest
+	(*ProveConsistencyResponse)(nil),      // 49: mamlog.admin.v1.ProveConsistencyResponse
+	(*ListLinksRequest)(nil),              // 50: mamlog.admin.v1.ListLinksRequest
+	(*ListLinksResponse)(nil),             // 51: mamlog.admin.v1.ListLinksResponse
+	(*Link)(nil),                          // 52: mamlog.admin.v1.Link
+	(*LinkedHost)(nil),                    // 53: mamlog.admin.v1.LinkedHost
+	(*RebuildRequest)(nil),                // 54: mamlog.admin.v1.RebuildRequest
+	(*RebuildResponse)(nil),               // 55: mamlog.admin.v1.RebuildResponse
+	(*CheckRequest)(nil),                  // 56: mamlog.admin.v1.CheckRequest
+	(*CheckResponse)(nil),                 // 57: mamlog.admin.v1.CheckResponse
+	(*BackupRequest)(nil),                 // 58: mamlog.admin.v1.BackupRequest
+	(*BackupResponse)(nil),                // 59: mamlog.admin.v1.BackupResponse
+	(*timestamppb.Timestamp)(nil),         // 60: google.protobuf.Timestamp
+	(log.Direction)(0),                    // 61: mamlog.log.v1.Direction
+	(log.Reason)(0),                       // 62: mamlog.log.v1.Reason
+	(*log.Preferences)(nil),               // 63: mamlog.log.v1.Preferences
+	(log.Default)(0),                      // 64: mamlog.log.v1.Default
+	(*log.PreferencesChanged)(nil),        // 65: mamlog.log.v1.PreferencesChanged
+	(*log.PolicyChanged)(nil),             // 66: mamlog.log.v1.PolicyChanged
+	(*log.Retention)(nil),                 // 67: mamlog.log.v1.Retention
+	(*log.Erased)(nil),                    // 68: mamlog.log.v1.Erased
+	(*log.Event)(nil),                     // 69: mamlog.log.v1.Event
+	(*durationpb.Duration)(nil),           // 70: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	49, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
-	49, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
+	60, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
+	60, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
 	13, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
-	49, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
-	50, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
-	51, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
-	49, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
+	60, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
+	61, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
+	62, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
+	60, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
 	16, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	52, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
+	63, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
 	22, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
-	53, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
+	64, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
 	18, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
 	18, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
 	16, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
 	22, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
-	49, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	54, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
-	55, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
-	49, // 18: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	50, // 19: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
-	51, // 20: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
-	27, // 21: mamlog.admin.v1.ExplainResponse.decision:type_name -> mamlog.admin.v1.Decision
-	49, // 22: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
-	27, // 23: mamlog.admin.v1.DecideResponse.decision:type_name -> mamlog.admin.v1.Decision
-	0,  // 24: mamlog.admin.v1.Decision.verdict:type_name -> mamlog.admin.v1.Verdict
-	1,  // 25: mamlog.admin.v1.Decision.rule:type_name -> mamlog.admin.v1.Rule
-	16, // 26: mamlog.admin.v1.Decision.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	49, // 27: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
-	49, // 28: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
-	49, // 29: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
-	30, // 30: mamlog.admin.v1.ListAuditResponse.entries:type_name -> mamlog.admin.v1.AuditEntry
-	49, // 31: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	56, // 32: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
-	41, // 33: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
-	2,  // 34: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
-	49, // 35: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
-	42, // 36: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
-	57, // 37: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
-	57, // 38: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
-	49, // 39: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
-	49, // 40: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
-	49, // 41: mamlog.admin.v1.BackupResponse.last_at:type_name -> google.protobuf.Timestamp
-	3,  // 42: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
-	5,  // 43: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
-	7,  // 44: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
-	9,  // 45: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
-	11, // 46: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
-	14, // 47: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
-	17, // 48: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
-	20, // 49: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
-	23, // 50: mamlog.admin.v1.AdminService.Explain:input_type -> mamlog.admin.v1.ExplainRequest
-	25, // 51: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
-	28, // 52: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
-	31, // 53: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
-	33, // 54: mamlog.admin.v1.AdminService.GetAuditKey:input_type -> mamlog.admin.v1.GetAuditKeyRequest
-	35, // 55: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
-	37, // 56: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
-	39, // 57: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
-	43, // 58: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
-	45, // 59: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
-	47, // 60: mamlog.admin.v1.AdminService.Backup:input_type -> mamlog.admin.v1.BackupRequest
-	4,  // 61: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
-	6,  // 62: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
-	8,  // 63: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
-	10, // 64: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
-	12, // 65: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
-	15, // 66: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
-	19, // 67: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
-	21, // 68: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
-	24, // 69: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
-	26, // 70: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
-	29, // 71: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
-	32, // 72: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
-	34, // 73: mamlog.admin.v1.AdminService.GetAuditKey:output_type -> mamlog.admin.v1.GetAuditKeyResponse
-	36, // 74: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
-	38, // 75: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
-	40, // 76: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
-	44, // 77: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
-	46, // 78: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
-	48, // 79: mamlog.admin.v1.AdminService.Backup:output_type -> mamlog.admin.v1.BackupResponse
-	61, // [61:80] is the sub-list for method output_type
-	42, // [42:61] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	60, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	65, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
+	66, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
+	67, // 18: mamlog.admin.v1.GetRetentionResponse.in_force:type_name -> mamlog.log.v1.Retention
+	67, // 19: mamlog.admin.v1.GetRetentionResponse.own:type_name -> mamlog.log.v1.Retention
+	25, // 20: mamlog.admin.v1.SetRetentionRequest.expires_after:type_name -> mamlog.admin.v1.Setting
+	25, // 21: mamlog.admin.v1.SetRetentionRequest.quota_items:type_name -> mamlog.admin.v1.Setting
+	25, // 22: mamlog.admin.v1.SetRetentionRequest.quota_bytes:type_name -> mamlog.admin.v1.Setting
+	67, // 23: mamlog.admin.v1.SetRetentionResponse.in_force:type_name -> mamlog.log.v1.Retention
+	67, // 24: mamlog.admin.v1.SetRetentionResponse.own:type_name -> mamlog.log.v1.Retention
+	30, // 25: mamlog.admin.v1.ExpireResponse.hosts:type_name -> mamlog.admin.v1.Expiring
+	31, // 26: mamlog.admin.v1.Expiring.expired:type_name -> mamlog.admin.v1.Amount
+	31, // 27: mamlog.admin.v1.Expiring.own:type_name -> mamlog.admin.v1.Amount
+	31, // 28: mamlog.admin.v1.Expiring.quota:type_name -> mamlog.admin.v1.Amount
+	68, // 29: mamlog.admin.v1.EraseResponse.erased:type_name -> mamlog.log.v1.Erased
+	60, // 30: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	61, // 31: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
+	62, // 32: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
+	38, // 33: mamlog.admin.v1.ExplainResponse.decision:type_name -> mamlog.admin.v1.Decision
+	60, // 34: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
+	38, // 35: mamlog.admin.v1.DecideResponse.decision:type_name -> mamlog.admin.v1.Decision
+	0,  // 36: mamlog.admin.v1.Decision.verdict:type_name -> mamlog.admin.v1.Verdict
+	1,  // 37: mamlog.admin.v1.Decision.rule:type_name -> mamlog.admin.v1.Rule
+	16, // 38: mamlog.admin.v1.Decision.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
+	60, // 39: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
+	60, // 40: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
+	60, // 41: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
+	41, // 42: mamlog.admin.v1.ListAuditResponse.entries:type_name -> mamlog.admin.v1.AuditEntry
+	60, // 43: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	69, // 44: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
+	52, // 45: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
+	2,  // 46: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
+	60, // 47: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
+	53, // 48: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
+	70, // 49: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
+	70, // 50: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
+	60, // 51: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
+	60, // 52: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
+	60, // 53: mamlog.admin.v1.BackupResponse.last_at:type_name -> google.protobuf.Timestamp
+	3,  // 54: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
+	5,  // 55: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
+	7,  // 56: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
+	9,  // 57: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
+	11, // 58: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
+	14, // 59: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
+	17, // 60: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
+	20, // 61: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
+	23, // 62: mamlog.admin.v1.AdminService.GetRetention:input_type -> mamlog.admin.v1.GetRetentionRequest
+	26, // 63: mamlog.admin.v1.AdminService.SetRetention:input_type -> mamlog.admin.v1.SetRetentionRequest
+	28, // 64: mamlog.admin.v1.AdminService.Expire:input_type -> mamlog.admin.v1.ExpireRequest
+	32, // 65: mamlog.admin.v1.AdminService.Erase:input_type -> mamlog.admin.v1.EraseRequest
+	34, // 66: mamlog.admin.v1.AdminService.Explain:input_type -> mamlog.admin.v1.ExplainRequest
+	36, // 67: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
+	39, // 68: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
+	42, // 69: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
+	44, // 70: mamlog.admin.v1.AdminService.GetAuditKey:input_type -> mamlog.admin.v1.GetAuditKeyRequest
+	46, // 71: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
+	48, // 72: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
+	50, // 73: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
+	54, // 74: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
+	56, // 75: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
+	58, // 76: mamlog.admin.v1.AdminService.Backup:input_type -> mamlog.admin.v1.BackupRequest
+	4,  // 77: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
+	6,  // 78: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
+	8,  // 79: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
+	10, // 80: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
+	12, // 81: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
+	15, // 82: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
+	19, // 83: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
+	21, // 84: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
+	24, // 85: mamlog.admin.v1.AdminService.GetRetention:output_type -> mamlog.admin.v1.GetRetentionResponse
+	27, // 86: mamlog.admin.v1.AdminService.SetRetention:output_type -> mamlog.admin.v1.SetRetentionResponse
+	29, // 87: mamlog.admin.v1.AdminService.Expire:output_type -> mamlog.admin.v1.ExpireResponse
+	33, // 88: mamlog.admin.v1.AdminService.Erase:output_type -> mamlog.admin.v1.EraseResponse
+	35, // 89: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
+	37, // 90: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
+	40, // 91: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
+	43, // 92: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
+	45, // 93: mamlog.admin.v1.AdminService.GetAuditKey:output_type -> mamlog.admin.v1.GetAuditKeyResponse
+	47, // 94: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
+	49, // 95: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
+	51, // 96: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
+	55, // 97: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
+	57, // 98: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
+	59, // 99: mamlog.admin.v1.AdminService.Backup:output_type -> mamlog.admin.v1.BackupResponse
+	77, // [77:100] is the sub-list for method output_type
+	54, // [54:77] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -3338,13 +3986,14 @@ func file_admin_v1_admin_proto_init() {
 		(*HistoryEntry_Preferences)(nil),
 		(*HistoryEntry_Policy)(nil),
 	}
+	file_admin_v1_admin_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   46,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

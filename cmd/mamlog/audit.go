@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/rivo/uniseg"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -173,8 +174,41 @@ func eventWords(e *log.Event) string {
 		return harmless(k.Read.GetQuery())
 	case *log.Event_Imported:
 		return fmt.Sprintf("%d messages", k.Imported.GetMessages())
+	case *log.Event_Cut:
+		return fmt.Sprintf("%s: %d messages, %d bytes, up to %s", cutCauseWords[k.Cut.GetCause()], k.Cut.GetMessages(), k.Cut.GetBytes(), idText(k.Cut.GetUpTo()))
+	case *log.Event_Retention:
+		return retentionWords(k.Retention.GetAfter())
+	case *log.Event_Erase:
+		return "ordered to erase everything of theirs"
+	case *log.Event_Erased:
+		return "gone are " + erasedCounts(k.Erased)
 	}
 	return plainWords(e)
+}
+
+// cutCauseWords say why the oldest messages of an archive were deleted.
+var cutCauseWords = map[log.CutCause]string{
+	log.CutCause_CUT_CAUSE_UNSPECIFIED: "deleted",
+	log.CutCause_CUT_CAUSE_TRIM:        "deleted by the user",
+	log.CutCause_CUT_CAUSE_QUOTA:       "more than the quota",
+	log.CutCause_CUT_CAUSE_RETENTION:   "older than the user's own retention",
+	log.CutCause_CUT_CAUSE_ERASE:       "of whoever had the name before",
+}
+
+// erasedCounts say how much an erasure took.
+func erasedCounts(e *log.Erased) string {
+	return fmt.Sprintf("%d messages, %d bytes, and what was in %d changes of preferences and %d of the roster",
+		e.GetMessages(), e.GetBytes(), e.GetPreferenceChanges(), e.GetRosterChanges())
+}
+
+// idText is an id as it is written in a record.
+func idText(b []byte) string {
+	var id ulid.ULID
+	if len(b) != len(id) {
+		return "-"
+	}
+	copy(id[:], b)
+	return id.String()
 }
 
 // plainWords are the texts and numbers of an event, by the names that they have.

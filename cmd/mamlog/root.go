@@ -52,8 +52,8 @@ Exit codes:
 	c.SetCompletionCommandGroupID("server")
 	for group, commands := range map[string][]*cobra.Command{
 		"server": {newServeCommand(a), newLinksCommand(a), newConfigCommand(a), newVersionCommand(a)},
-		"users":  {newUserCommand(a), newQueryCommand(a), newPrefsCommand(a), newWhyCommand(a), newPolicyCommand(a)},
-		"stores": {newRebuildCommand(a), newCheckCommand(a), newBackupCommand(a), newRestoreCommand(a), newAuditCommand(a)},
+		"users":  {newUserCommand(a), newQueryCommand(a), newPrefsCommand(a), newWhyCommand(a), newPolicyCommand(a), newRetentionCommand(a), newEraseCommand(a)},
+		"stores": {newRebuildCommand(a), newCheckCommand(a), newExpireCommand(a), newBackupCommand(a), newRestoreCommand(a), newAuditCommand(a)},
 	} {
 		for _, sub := range commands {
 			sub.GroupID = group

@@ -112,14 +112,15 @@ func newUserDeleteCommand(a *app) *cobra.Command {
 		Use:   "delete JID",
 		Short: "Delete an account",
 		Long: `Delete an account and end its sessions. Its archive is hidden from then on, also
-from a later account of the same name, and goes when it expires; the history of its
-preferences stays. On a terminal it asks before.`,
+from a later account of the same name, and erased soon after, with all that 'mamlog
+erase' names: the running server does it at once, otherwise it is done when a server
+starts. On a terminal it asks before.`,
 		Example:           "  mamlog user delete juliet@test.example\n  mamlog user delete juliet@test.example --yes",
 		Args:              exactly("JID"),
 		ValidArgsFunction: a.completeUser,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes && isTerminal(a.in) {
-				fmt.Fprintf(a.err, "Delete %s? Its archive can't be read any more. [y/N] ", harmless(args[0]))
+				fmt.Fprintf(a.err, "Delete %s? Its archive is erased. [y/N] ", harmless(args[0]))
 				answer, _ := bufio.NewReader(a.in).ReadString('\n')
 				if s := strings.ToLower(strings.TrimSpace(answer)); s != "y" && s != "yes" {
 					return &failure{exitFailed, errors.New("nothing was deleted")}

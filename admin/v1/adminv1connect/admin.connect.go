@@ -55,6 +55,16 @@ const (
 	// AdminServiceListPreferenceHistoryProcedure is the fully-qualified name of the AdminService's
 	// ListPreferenceHistory RPC.
 	AdminServiceListPreferenceHistoryProcedure = "/mamlog.admin.v1.AdminService/ListPreferenceHistory"
+	// AdminServiceGetRetentionProcedure is the fully-qualified name of the AdminService's GetRetention
+	// RPC.
+	AdminServiceGetRetentionProcedure = "/mamlog.admin.v1.AdminService/GetRetention"
+	// AdminServiceSetRetentionProcedure is the fully-qualified name of the AdminService's SetRetention
+	// RPC.
+	AdminServiceSetRetentionProcedure = "/mamlog.admin.v1.AdminService/SetRetention"
+	// AdminServiceExpireProcedure is the fully-qualified name of the AdminService's Expire RPC.
+	AdminServiceExpireProcedure = "/mamlog.admin.v1.AdminService/Expire"
+	// AdminServiceEraseProcedure is the fully-qualified name of the AdminService's Erase RPC.
+	AdminServiceEraseProcedure = "/mamlog.admin.v1.AdminService/Erase"
 	// AdminServiceExplainProcedure is the fully-qualified name of the AdminService's Explain RPC.
 	AdminServiceExplainProcedure = "/mamlog.admin.v1.AdminService/Explain"
 	// AdminServiceDecideProcedure is the fully-qualified name of the AdminService's Decide RPC.
@@ -97,6 +107,14 @@ type AdminServiceClient interface {
 	// ListPreferenceHistory streams the changes of a user's preferences and of the
 	// policy of the user's host in one order, oldest first.
 	ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest]) (*connect.ServerStreamForClient[v1.ListPreferenceHistoryResponse], error)
+	// GetRetention tells how much of a user's archive is kept.
+	GetRetention(context.Context, *connect.Request[v1.GetRetentionRequest]) (*connect.Response[v1.GetRetentionResponse], error)
+	SetRetention(context.Context, *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error)
+	// Expire deletes what is not to be kept, now instead of at the next interval.
+	Expire(context.Context, *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error)
+	// Erase answers when nothing of the user's is left in the stores' files but that it
+	// was there; it goes on when the caller leaves.
+	Erase(context.Context, *connect.Request[v1.EraseRequest]) (*connect.Response[v1.EraseResponse], error)
 	// Explain tells why a message was archived, never what it says.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 	// Decide tells what preferences and policy say, or said at a time, about messages
@@ -180,6 +198,30 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("ListPreferenceHistory")),
 			connect.WithClientOptions(opts...),
 		),
+		getRetention: connect.NewClient[v1.GetRetentionRequest, v1.GetRetentionResponse](
+			httpClient,
+			baseURL+AdminServiceGetRetentionProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("GetRetention")),
+			connect.WithClientOptions(opts...),
+		),
+		setRetention: connect.NewClient[v1.SetRetentionRequest, v1.SetRetentionResponse](
+			httpClient,
+			baseURL+AdminServiceSetRetentionProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("SetRetention")),
+			connect.WithClientOptions(opts...),
+		),
+		expire: connect.NewClient[v1.ExpireRequest, v1.ExpireResponse](
+			httpClient,
+			baseURL+AdminServiceExpireProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Expire")),
+			connect.WithClientOptions(opts...),
+		),
+		erase: connect.NewClient[v1.EraseRequest, v1.EraseResponse](
+			httpClient,
+			baseURL+AdminServiceEraseProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Erase")),
+			connect.WithClientOptions(opts...),
+		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
 			httpClient,
 			baseURL+AdminServiceExplainProcedure,
@@ -259,6 +301,10 @@ type adminServiceClient struct {
 	getPreferences        *connect.Client[v1.GetPreferencesRequest, v1.GetPreferencesResponse]
 	setPreferences        *connect.Client[v1.SetPreferencesRequest, v1.SetPreferencesResponse]
 	listPreferenceHistory *connect.Client[v1.ListPreferenceHistoryRequest, v1.ListPreferenceHistoryResponse]
+	getRetention          *connect.Client[v1.GetRetentionRequest, v1.GetRetentionResponse]
+	setRetention          *connect.Client[v1.SetRetentionRequest, v1.SetRetentionResponse]
+	expire                *connect.Client[v1.ExpireRequest, v1.ExpireResponse]
+	erase                 *connect.Client[v1.EraseRequest, v1.EraseResponse]
 	explain               *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	decide                *connect.Client[v1.DecideRequest, v1.DecideResponse]
 	listAudit             *connect.Client[v1.ListAuditRequest, v1.ListAuditResponse]
@@ -310,6 +356,26 @@ func (c *adminServiceClient) SetPreferences(ctx context.Context, req *connect.Re
 // ListPreferenceHistory calls mamlog.admin.v1.AdminService.ListPreferenceHistory.
 func (c *adminServiceClient) ListPreferenceHistory(ctx context.Context, req *connect.Request[v1.ListPreferenceHistoryRequest]) (*connect.ServerStreamForClient[v1.ListPreferenceHistoryResponse], error) {
 	return c.listPreferenceHistory.CallServerStream(ctx, req)
+}
+
+// GetRetention calls mamlog.admin.v1.AdminService.GetRetention.
+func (c *adminServiceClient) GetRetention(ctx context.Context, req *connect.Request[v1.GetRetentionRequest]) (*connect.Response[v1.GetRetentionResponse], error) {
+	return c.getRetention.CallUnary(ctx, req)
+}
+
+// SetRetention calls mamlog.admin.v1.AdminService.SetRetention.
+func (c *adminServiceClient) SetRetention(ctx context.Context, req *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error) {
+	return c.setRetention.CallUnary(ctx, req)
+}
+
+// Expire calls mamlog.admin.v1.AdminService.Expire.
+func (c *adminServiceClient) Expire(ctx context.Context, req *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error) {
+	return c.expire.CallUnary(ctx, req)
+}
+
+// Erase calls mamlog.admin.v1.AdminService.Erase.
+func (c *adminServiceClient) Erase(ctx context.Context, req *connect.Request[v1.EraseRequest]) (*connect.Response[v1.EraseResponse], error) {
+	return c.erase.CallUnary(ctx, req)
 }
 
 // Explain calls mamlog.admin.v1.AdminService.Explain.
@@ -381,6 +447,14 @@ type AdminServiceHandler interface {
 	// ListPreferenceHistory streams the changes of a user's preferences and of the
 	// policy of the user's host in one order, oldest first.
 	ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest], *connect.ServerStream[v1.ListPreferenceHistoryResponse]) error
+	// GetRetention tells how much of a user's archive is kept.
+	GetRetention(context.Context, *connect.Request[v1.GetRetentionRequest]) (*connect.Response[v1.GetRetentionResponse], error)
+	SetRetention(context.Context, *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error)
+	// Expire deletes what is not to be kept, now instead of at the next interval.
+	Expire(context.Context, *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error)
+	// Erase answers when nothing of the user's is left in the stores' files but that it
+	// was there; it goes on when the caller leaves.
+	Erase(context.Context, *connect.Request[v1.EraseRequest]) (*connect.Response[v1.EraseResponse], error)
 	// Explain tells why a message was archived, never what it says.
 	Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error)
 	// Decide tells what preferences and policy say, or said at a time, about messages
@@ -458,6 +532,30 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		AdminServiceListPreferenceHistoryProcedure,
 		svc.ListPreferenceHistory,
 		connect.WithSchema(adminServiceMethods.ByName("ListPreferenceHistory")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceGetRetentionHandler := connect.NewUnaryHandler(
+		AdminServiceGetRetentionProcedure,
+		svc.GetRetention,
+		connect.WithSchema(adminServiceMethods.ByName("GetRetention")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceSetRetentionHandler := connect.NewUnaryHandler(
+		AdminServiceSetRetentionProcedure,
+		svc.SetRetention,
+		connect.WithSchema(adminServiceMethods.ByName("SetRetention")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceExpireHandler := connect.NewUnaryHandler(
+		AdminServiceExpireProcedure,
+		svc.Expire,
+		connect.WithSchema(adminServiceMethods.ByName("Expire")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminServiceEraseHandler := connect.NewUnaryHandler(
+		AdminServiceEraseProcedure,
+		svc.Erase,
+		connect.WithSchema(adminServiceMethods.ByName("Erase")),
 		connect.WithHandlerOptions(opts...),
 	)
 	adminServiceExplainHandler := connect.NewUnaryHandler(
@@ -544,6 +642,14 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceSetPreferencesHandler.ServeHTTP(w, r)
 		case AdminServiceListPreferenceHistoryProcedure:
 			adminServiceListPreferenceHistoryHandler.ServeHTTP(w, r)
+		case AdminServiceGetRetentionProcedure:
+			adminServiceGetRetentionHandler.ServeHTTP(w, r)
+		case AdminServiceSetRetentionProcedure:
+			adminServiceSetRetentionHandler.ServeHTTP(w, r)
+		case AdminServiceExpireProcedure:
+			adminServiceExpireHandler.ServeHTTP(w, r)
+		case AdminServiceEraseProcedure:
+			adminServiceEraseHandler.ServeHTTP(w, r)
 		case AdminServiceExplainProcedure:
 			adminServiceExplainHandler.ServeHTTP(w, r)
 		case AdminServiceDecideProcedure:
@@ -605,6 +711,22 @@ func (UnimplementedAdminServiceHandler) SetPreferences(context.Context, *connect
 
 func (UnimplementedAdminServiceHandler) ListPreferenceHistory(context.Context, *connect.Request[v1.ListPreferenceHistoryRequest], *connect.ServerStream[v1.ListPreferenceHistoryResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.ListPreferenceHistory is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) GetRetention(context.Context, *connect.Request[v1.GetRetentionRequest]) (*connect.Response[v1.GetRetentionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.GetRetention is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) SetRetention(context.Context, *connect.Request[v1.SetRetentionRequest]) (*connect.Response[v1.SetRetentionResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.SetRetention is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Expire(context.Context, *connect.Request[v1.ExpireRequest]) (*connect.Response[v1.ExpireResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Expire is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Erase(context.Context, *connect.Request[v1.EraseRequest]) (*connect.Response[v1.EraseResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Erase is not implemented"))
 }
 
 func (UnimplementedAdminServiceHandler) Explain(context.Context, *connect.Request[v1.ExplainRequest]) (*connect.Response[v1.ExplainResponse], error) {

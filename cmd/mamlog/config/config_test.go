@@ -145,17 +145,17 @@ func TestDurations(t *testing.T) {
 		"1": time.Second, "3600": time.Hour, "1d": 24 * time.Hour, "1w": 168 * time.Hour,
 		"2m": 62 * 24 * time.Hour, "1y": 31556952 * time.Second, "292y": 292 * 31556952 * time.Second,
 	} {
-		got, err := parseDuration(s)
+		got, err := ParseDuration(s)
 		if err != nil || got != want {
 			t.Errorf("%s: got %v, %v; want %v", s, got, err, want)
 		}
-		back, err := parseDuration(FormatDuration(want))
+		back, err := ParseDuration(FormatDuration(want))
 		if err != nil || back != want {
 			t.Errorf("%s is written as %s, which is %v, %v", s, FormatDuration(want), back, err)
 		}
 	}
 	for _, s := range []string{"", "d", "0", "0w", "-1", "1h", "1.5d", "1 d", "293y", "9223372036854775807", "99999999999999999999", "0x10", "1_000"} {
-		if d, err := parseDuration(s); err == nil {
+		if d, err := ParseDuration(s); err == nil {
 			t.Errorf("%q is accepted as %v", s, d)
 		}
 	}

@@ -24,8 +24,8 @@ const durationForms = "an integer number of seconds, or an integer with the suff
 // maxSeconds is what a time.Duration can hold.
 const maxSeconds = math.MaxInt64 / int64(time.Second)
 
-// parseDuration reads a time span in mod_mam's units.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration reads a time span in mod_mam's units.
+func ParseDuration(s string) (time.Duration, error) {
 	digits, unit := s, int64(1)
 	for _, p := range periods {
 		if len(s) > 0 && s[len(s)-1] == p.suffix {

@@ -91,7 +91,7 @@ func (d *decoder) limit(l limit, path string, n *yaml.Node) {
 	case l.size != nil:
 		d.sizeBetween(l.size, l.min, l.max)(path, n)
 	case l.duration != nil:
-		v, err := parseDuration(n.Value)
+		v, err := ParseDuration(n.Value)
 		if n.Kind != yaml.ScalarNode || err != nil || v < time.Duration(l.min)*time.Second || v > time.Duration(l.max)*time.Second {
 			d.fail(n, path, "this is %s; allowed is a number of seconds from %d to %d", describe(n), l.min, l.max)
 			return

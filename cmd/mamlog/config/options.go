@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -77,16 +76,8 @@ func (d *decoder) hostOptions(h *Host) []option {
 		}},
 		{"default_archive_policy", d.oneOf(func(s string) { a.DefaultPolicy = policies[s] }, "true", "false", "roster", "always", "never")},
 		{"archive_cleanup_interval", d.duration(&a.CleanupInterval, "")},
-		{"archive_quota_items", d.orNone(func() { a.QuotaItems = 0 }, func(path string, n *yaml.Node) {
-			var items int
-			d.positive(&items)(path, n)
-			a.QuotaItems = uint64(items)
-		})},
-		{"archive_quota_bytes", d.orNone(func() { a.QuotaBytes = 0 }, func(path string, n *yaml.Node) {
-			var size int64
-			d.sizeBetween(&size, 1<<10, maxSize)(path, n)
-			a.QuotaBytes = uint64(size)
-		})},
+		{"archive_quota_items", d.quota(&a.QuotaItems, ParseQuotaItems)},
+		{"archive_quota_bytes", d.quota(&a.QuotaBytes, ParseQuotaBytes)},
 		{"max_archive_query_results", d.positive(&a.MaxQueryResults)},
 		{"archive_store", func(path string, n *yaml.Node) {
 			if !d.storeName(path, n, n) {
@@ -149,7 +140,7 @@ func (d *decoder) duration(to *time.Duration, more string) func(string, *yaml.No
 			d.fail(n, path, "this is %s; allowed is %s%s", describe(n), durationForms, more)
 			return
 		}
-		v, err := parseDuration(n.Value)
+		v, err := ParseDuration(n.Value)
 		if err != nil {
 			d.fail(n, path, "%v%s", err, more)
 			return
@@ -166,17 +157,6 @@ func (d *decoder) positive(to *int) func(string, *yaml.Node) {
 			return
 		}
 		*to = v
-	}
-}
-
-// orNone reads what read does, or the word none.
-func (d *decoder) orNone(none func(), read func(string, *yaml.Node)) func(string, *yaml.Node) {
-	return func(path string, n *yaml.Node) {
-		if n.Kind == yaml.ScalarNode && n.Value == "none" {
-			none()
-			return
-		}
-		read(path, n)
 	}
 }
 
@@ -203,24 +183,5 @@ func (d *decoder) namespaces(to *[]string) func(string, *yaml.Node) {
 			list = append(list, e.Value)
 		}
 		*to = list
-	}
-}
-
-const maxSize = 1024 << 30 // more is a slip of the keyboard
-
-var sizeForm = regexp.MustCompile(`^([0-9]+) ?(KiB|MiB|GiB)?$`)
-
-// sizeBetween reads a number of bytes.
-func (d *decoder) sizeBetween(to *int64, min, max int64) func(string, *yaml.Node) {
-	return func(path string, n *yaml.Node) {
-		units := map[string]int64{"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-		if m := sizeForm.FindStringSubmatch(n.Value); n.Kind == yaml.ScalarNode && m != nil {
-			v, err := strconv.ParseInt(m[1], 10, 64)
-			if unit := units[m[2]]; err == nil && v <= max/unit && v*unit >= min {
-				*to = v * unit
-				return
-			}
-		}
-		d.fail(n, path, "this is %s; allowed is a number of bytes from %s to %s, as in 268435456, 256MiB or 1GiB", describe(n), formatSize(min), formatSize(max))
 	}
 }
