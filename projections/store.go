@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
@@ -209,9 +208,10 @@ func pebbleOptions(o Options) *pebble.Options {
 	}
 	po.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
 	for i := range po.Levels {
-		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		// No filters: a query seeks, and hardly ever asks for a single key.
 		po.Levels[i].BlockSize = 16 << 10
 	}
+	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	return po
 }
 
