@@ -151,6 +151,7 @@ callbacks.down = function ()
 	announce()
 	outbox.fail()
 end
+callbacks.tick = outbox.pump
 
 module:hook("account-disco-info", function (event)
 	local reply = event.reply or event.stanza

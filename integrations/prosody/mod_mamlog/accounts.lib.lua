@@ -169,6 +169,7 @@ local function new(mamlog, outbox, capture)
 			-- Not delivered before what was sent is safe.
 			if sent and not sent.finished and capture.can_wait() then
 				capture.will_wait(origin)
+				outbox.pump() -- nothing follows it after all
 				capture.wait(sent)
 			end
 			return sent and sent.failed and capture.bounce(origin, stanza) or nil

@@ -14,7 +14,8 @@ local xmlns = "urn:mamlog:attach:1"
 local hello_interval = 10
 local retry_interval = 1 -- of a hello that nobody answered
 
--- callbacks: up(), down(reason), report() -> messages and bytes in the spool, last error
+-- callbacks: up(), down(reason), tick() once a second at least,
+-- report() -> messages and bytes in the spool, last error
 local function new(options, serves, callbacks)
 	local component = options.component
 	-- up: the archive can answer. session: the component's, while it is connected.
@@ -186,6 +187,7 @@ local function new(options, serves, callbacks)
 		if link.session and not greeting and now >= next_hello then
 			hello()
 		end
+		callbacks.tick()
 		return tick
 	end)
 

@@ -4,7 +4,8 @@
 -- An entry is a table with the strings head (an <append> start tag that lacks its end)
 -- and stanza (the message), and optionally
 --   twin       the entry before it, if it has the same stanza
---   more       true: another entry follows at once, so that it needs not be sent alone
+--   more       true: another entry follows at once, so that it needs not be sent alone;
+--              if none does, it goes with the next or within a second
 --   must       true: it goes into the spool whatever mamlog_on_failure says
 --   stamp      for what was archived before at another time
 --   settled    called with the entry on its outcome
@@ -225,6 +226,8 @@ local function new(options, link, spool)
 			end
 		end
 		landed(flight)
+		-- Who waited has the next message ready in this tick; they all go together.
+		gathering = true
 		if not payload then
 			refused(flight, (...))
 		elseif not flight.records then
@@ -232,9 +235,9 @@ local function new(options, link, spool)
 		elseif not flight.again then
 			settle_spooled(flight, words)
 		end
-		-- Who waited has the next message ready in this tick; they all go together.
-		gathering = true
-		outbox.flush_soon()
+		if open[1] then return outbox.flush_soon() end
+		gathering = flush_due
+		pump()
 	end
 
 	local function send(flight, text, n)
@@ -357,7 +360,8 @@ local function new(options, link, spool)
 			return put_away(entry)
 		end
 		open[#open + 1], open_bytes = entry, open_bytes + size
-		if not entry.more and (first > last and not gathering or is_full()) then
+		if entry.more then return end -- a timer would take as long as all the rest
+		if first > last and not gathering or is_full() then
 			pump() -- the link is idle, or the archive can begin
 		elseif last - first + 1 < live_flights then
 			outbox.flush_soon()
