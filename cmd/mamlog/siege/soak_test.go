@@ -53,7 +53,7 @@ func TestSoak(t *testing.T) {
 		k.n, k.each = 2000, 8*time.Second
 	}
 	t.Setenv("GOGC", "50")
-	k.s = serve(t, "cache_size: 32MiB\nlimits: {connections_logging_in: 100}\n")
+	k.s = serve(t, "cache_size: 32MiB\nlimits: {connections_logging_in: 100, login_timeout: 300}\n")
 	users := make([]string, max(10, k.n/20))
 	for i := range users {
 		users[i] = fmt.Sprint("user", i)
