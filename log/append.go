@@ -300,6 +300,11 @@ func (l *Log) write(g *group) error {
 			return err
 		}
 	}
+	if t := l.timeToKeep(); t != nil {
+		if err := g.batch.Set(keyTime, t, nil); err != nil {
+			return err
+		}
+	}
 	return l.db.ApplyNoSyncWait(g.batch, pebble.Sync)
 }
 

@@ -21,16 +21,20 @@ import (
 type Clock struct {
 	mu      sync.Mutex
 	now     func() time.Time
+	elapsed func() time.Duration // since some moment; nobody can set it
 	entropy io.Reader
 	last    ulid.ULID
 }
 
 // NewClock returns a Clock that reads the time from now; nil means time.Now.
 func NewClock(now func() time.Time) *Clock {
+	elapsed := func() time.Duration { return now().Sub(time.Unix(0, 0)) }
 	if now == nil {
 		now = time.Now
+		began := time.Now()
+		elapsed = func() time.Duration { return time.Since(began) }
 	}
-	return &Clock{now: now, entropy: bufio.NewReaderSize(rand.Reader, 4096)}
+	return &Clock{now: now, elapsed: elapsed, entropy: bufio.NewReaderSize(rand.Reader, 4096)}
 }
 
 // Now returns the time that the next id would carry, in whole milliseconds.
@@ -38,6 +42,12 @@ func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.UnixMilli(int64(max(ulid.Timestamp(c.now()), c.last.Time()))).UTC()
+}
+
+// read returns what the wall clock shows, in UTC and whole milliseconds, and the
+// time that has passed since some moment.
+func (c *Clock) read() (wall time.Time, elapsed time.Duration) {
+	return time.UnixMilli(c.now().UnixMilli()).UTC(), c.elapsed()
 }
 
 // Observe makes every later id greater than id. A log calls it with the last id

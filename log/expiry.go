@@ -22,6 +22,9 @@ func (l *Log) Expire(ctx context.Context, c Class, before time.Time) (bool, erro
 	}
 	l.expiring.Lock()
 	defer l.expiring.Unlock()
+	if err := l.keepTime(pebble.NoSync); err != nil { // also of a log that nobody appends to
+		return false, err
+	}
 	any, err := l.anyBefore(c, before)
 	if err != nil {
 		return false, err

@@ -36,6 +36,7 @@ const recordKeyLen = 1 + 2 + 16
 
 var (
 	keyFormat = append([]byte{kindMeta}, "format"...) // → uint32, see formatVersion
+	keyTime   = append([]byte{kindMeta}, "time"...)   // → uint64, the retention time in ms since 1970
 	keyLast   = append([]byte{kindMeta}, "last"...)   // → the greatest id ever committed
 )
 

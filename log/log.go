@@ -36,6 +36,10 @@ type Options struct {
 	Clock  *Clock        // nil: one of its own, on the wall clock
 	Logger *zap.Logger   // nil: silent
 	Disk   DiskOptions
+
+	// MaxJump is how far the wall clock may be ahead of the time that has passed
+	// since it was last seen; see RetentionTime. 0: as far as it likes.
+	MaxJump time.Duration
 }
 
 // Record is one event with its place in the log.
@@ -100,7 +104,9 @@ type Log struct {
 	}
 	onceLocks [64]sync.Mutex // by once key: look-up and queueing are one step
 	oldestGen atomic.Uint32  // generations below it are deleted
-	expiring  sync.Mutex     // held while an expiry is under way
+	maxJump   time.Duration
+	retention retentionTime
+	expiring  sync.Mutex // held while an expiry is under way
 
 	strays    []ulid.ULID // set by load, see Strays
 	followers []Follower  // set before the first append, read by deliver
@@ -129,7 +135,7 @@ func Open(dir string, o Options) (*Log, error) {
 		o.FS = vfs.Default
 	}
 	l := &Log{
-		clock: o.Clock, logger: o.Logger,
+		clock: o.Clock, logger: o.Logger, maxJump: o.MaxJump,
 		pending:   make(map[string]ulid.ULID),
 		refuses:   make(map[string]error),
 		suspended: make(chan struct{}, 1),
@@ -212,7 +218,7 @@ func (l *Log) load() error {
 	if err := l.loadClasses(); err != nil {
 		return err
 	}
-	return l.loadScrubs()
+	return errors.Join(l.loadScrubs(), l.loadTime())
 }
 
 // maxStrays bounds how many are looked for.
@@ -274,7 +280,7 @@ func (l *Log) Close() error {
 	}
 	<-l.stopped
 	defer l.fs.Close()
-	return l.db.Close()
+	return errors.Join(l.keepTime(pebble.Sync), l.db.Close())
 }
 
 // Stats counts since the log was opened.
@@ -285,6 +291,7 @@ type Stats struct {
 	Duplicates uint64 // appends recognised by their idempotency key
 	Refused    uint64 // appends refused or left in doubt since the disk took no writes
 	Suspended  bool   // appends are refused now
+	TimeHeld   bool   // nothing expires, see RetentionTime
 	DiskBytes  uint64 // on disk now
 }
 
@@ -294,8 +301,10 @@ func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	suspended := l.suspension() != nil
 	l.mu.Unlock()
+	_, held := l.RetentionTime()
 	return Stats{
-		Refused: l.stats.refused.Load(), Suspended: suspended,
+		TimeHeld: held,
+		Refused:  l.stats.refused.Load(), Suspended: suspended,
 		Records:    l.stats.records.Load(),
 		Commits:    l.stats.commits.Load(),
 		Bytes:      l.stats.bytes.Load(),

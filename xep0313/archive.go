@@ -207,7 +207,8 @@ func (a *Archive) all(h *host, owner string) (q projections.Query, err error) {
 		return q, err
 	}
 	if keep.expiresAfter > 0 {
-		q.NotBefore = h.Log.Clock().Now().Add(-keep.expiresAfter)
+		now, _ := h.Log.RetentionTime()
+		q.NotBefore = now.Add(-keep.expiresAfter)
 	}
 	q.Floor, err = a.projections.DeletedAt(owner)
 	return q, err

@@ -44,6 +44,11 @@ func (a *Archive) RunExpiry(ctx context.Context) {
 
 // cleanUp is one run for one host.
 func (a *Archive) cleanUp(ctx context.Context, h *host) error {
+	if _, held := h.Log.RetentionTime(); held {
+		a.metrics.expiryRuns.WithLabelValues("held").Inc()
+		a.logger.Error("nothing expires, since the clock is too far ahead", zap.String("host", h.Name))
+		return a.scrubOwed(ctx, h)
+	}
 	if err := a.expire(ctx, h); err != nil {
 		return err
 	}
@@ -86,7 +91,8 @@ func (a *Archive) expire(ctx context.Context, h *host) error {
 	if h.Options.ExpiresAfter == 0 {
 		return nil
 	}
-	cut := h.Archives.ExpiryCut(h.class, h.Log.Clock().Now().Add(-h.Options.ExpiresAfter))
+	now, _ := h.Log.RetentionTime()
+	cut := h.Archives.ExpiryCut(h.class, now.Add(-h.Options.ExpiresAfter))
 	deleted, err := h.Log.Expire(ctx, h.class, cut)
 	switch {
 	case err != nil:
@@ -110,6 +116,9 @@ type Expiring struct {
 	Quota    projections.Usage // more than a quota allows
 }
 
+// ErrTimeHeld says that nothing expires for now; see log.Log.RetentionTime.
+var ErrTimeHeld = errors.New("nothing expires, since the clock is ahead of the time that has passed; 'mamlog clock' tells more")
+
 // Expire runs expiry, own retentions and quotas once for each host, or with "" for
 // all; dry, it deletes nothing. It says what goes, for which it looks into every
 // archive.
@@ -117,6 +126,9 @@ func (a *Archive) Expire(ctx context.Context, host string, dry bool) (runs []Exp
 	for name, h := range a.hosts {
 		if host != "" && name != host {
 			continue
+		}
+		if _, held := h.Log.RetentionTime(); held {
+			return nil, ErrTimeHeld
 		}
 		e, err := a.expiring(ctx, h)
 		if err == nil && !dry {
@@ -134,7 +146,8 @@ func (a *Archive) expiring(ctx context.Context, h *host) (e Expiring, err error)
 	e.Host = h.Name
 	cut := time.Time{}
 	if keep := h.Options.ExpiresAfter; keep > 0 {
-		cut = h.Archives.ExpiryCut(h.class, h.Log.Clock().Now().Add(-keep))
+		now, _ := h.Log.RetentionTime()
+		cut = h.Archives.ExpiryCut(h.class, now.Add(-keep))
 	}
 	for owner, err := range h.Archives.Owners(h.class) {
 		if err != nil {

@@ -54,7 +54,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "mamlog_shed_messages_total", Help: "Messages refused with resource-constraint, one for each archive, because too much was waiting for the disk.",
 		}),
 		expiryRuns: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "mamlog_expiry_runs_total", Help: "Runs of expiry, by result: deleted, nothing or failed.",
+			Name: "mamlog_expiry_runs_total", Help: "Runs of expiry, by result: deleted, nothing, failed, or held because the clock is too far ahead.",
 		}, []string{"result"}),
 		cut: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mamlog_cut_messages_total", Help: "Messages taken off archives, oldest first, by cause: trim, quota or retention.",

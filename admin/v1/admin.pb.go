@@ -3505,6 +3505,162 @@ func (x *BackupResponse) GetSkipped() bool {
 	return false
 }
 
+type ClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accept        bool                   `protobuf:"varint,1,opt,name=accept,proto3" json:"accept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockRequest) Reset() {
+	*x = ClockRequest{}
+	mi := &file_admin_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockRequest) ProtoMessage() {}
+
+func (x *ClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockRequest.ProtoReflect.Descriptor instead.
+func (*ClockRequest) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ClockRequest) GetAccept() bool {
+	if x != nil {
+		return x.Accept
+	}
+	return false
+}
+
+type ClockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stores        []*StoreClock          `protobuf:"bytes,1,rep,name=stores,proto3" json:"stores,omitempty"` // by name
+	Clock         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=clock,proto3" json:"clock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockResponse) Reset() {
+	*x = ClockResponse{}
+	mi := &file_admin_v1_admin_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockResponse) ProtoMessage() {}
+
+func (x *ClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockResponse.ProtoReflect.Descriptor instead.
+func (*ClockResponse) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ClockResponse) GetStores() []*StoreClock {
+	if x != nil {
+		return x.Stores
+	}
+	return nil
+}
+
+func (x *ClockResponse) GetClock() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Clock
+	}
+	return nil
+}
+
+type StoreClock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Store         string                 `protobuf:"bytes,1,opt,name=store,proto3" json:"store,omitempty"`
+	RetentionTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=retention_time,json=retentionTime,proto3" json:"retention_time,omitempty"` // what the age of messages is counted to
+	Held          bool                   `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`                                       // the clock is too far ahead, and nothing expires
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoreClock) Reset() {
+	*x = StoreClock{}
+	mi := &file_admin_v1_admin_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreClock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreClock) ProtoMessage() {}
+
+func (x *StoreClock) ProtoReflect() protoreflect.Message {
+	mi := &file_admin_v1_admin_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreClock.ProtoReflect.Descriptor instead.
+func (*StoreClock) Descriptor() ([]byte, []int) {
+	return file_admin_v1_admin_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *StoreClock) GetStore() string {
+	if x != nil {
+		return x.Store
+	}
+	return ""
+}
+
+func (x *StoreClock) GetRetentionTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetentionTime
+	}
+	return nil
+}
+
+func (x *StoreClock) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
 var File_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_admin_v1_admin_proto_rawDesc = "" +
@@ -3736,7 +3892,17 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\tR\x04last\x123\n" +
 	"\alast_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12\x18\n" +
-	"\askipped\x18\x04 \x01(\bR\askipped*j\n" +
+	"\askipped\x18\x04 \x01(\bR\askipped\"&\n" +
+	"\fClockRequest\x12\x16\n" +
+	"\x06accept\x18\x01 \x01(\bR\x06accept\"v\n" +
+	"\rClockResponse\x123\n" +
+	"\x06stores\x18\x01 \x03(\v2\x1b.mamlog.admin.v1.StoreClockR\x06stores\x120\n" +
+	"\x05clock\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\"y\n" +
+	"\n" +
+	"StoreClock\x12\x14\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\x12A\n" +
+	"\x0eretention_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rretentionTime\x12\x12\n" +
+	"\x04held\x18\x03 \x01(\bR\x04held*j\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10VERDICT_ARCHIVED\x10\x01\x12\x18\n" +
@@ -3755,7 +3921,7 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LINK_STATE_CONNECTING\x10\x01\x12\x11\n" +
 	"\rLINK_STATE_UP\x10\x02\x12\x13\n" +
-	"\x0fLINK_STATE_DOWN\x10\x032\x82\x10\n" +
+	"\x0fLINK_STATE_DOWN\x10\x032\xca\x10\n" +
 	"\fAdminService\x12L\n" +
 	"\aAddUser\x12\x1f.mamlog.admin.v1.AddUserRequest\x1a .mamlog.admin.v1.AddUserResponse\x12X\n" +
 	"\vSetPassword\x12#.mamlog.admin.v1.SetPasswordRequest\x1a$.mamlog.admin.v1.SetPasswordResponse\x12U\n" +
@@ -3780,7 +3946,8 @@ const file_admin_v1_admin_proto_rawDesc = "" +
 	"\tListLinks\x12!.mamlog.admin.v1.ListLinksRequest\x1a\".mamlog.admin.v1.ListLinksResponse\x12N\n" +
 	"\aRebuild\x12\x1f.mamlog.admin.v1.RebuildRequest\x1a .mamlog.admin.v1.RebuildResponse0\x01\x12H\n" +
 	"\x05Check\x12\x1d.mamlog.admin.v1.CheckRequest\x1a\x1e.mamlog.admin.v1.CheckResponse0\x01\x12K\n" +
-	"\x06Backup\x12\x1e.mamlog.admin.v1.BackupRequest\x1a\x1f.mamlog.admin.v1.BackupResponse0\x01B\x19Z\x17mamlog/admin/v1;adminv1b\x06proto3"
+	"\x06Backup\x12\x1e.mamlog.admin.v1.BackupRequest\x1a\x1f.mamlog.admin.v1.BackupResponse0\x01\x12F\n" +
+	"\x05Clock\x12\x1d.mamlog.admin.v1.ClockRequest\x1a\x1e.mamlog.admin.v1.ClockResponseB\x19Z\x17mamlog/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_admin_v1_admin_proto_rawDescOnce sync.Once
@@ -3795,7 +3962,7 @@ func file_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_admin_v1_admin_proto_goTypes = []any{
 	(Verdict)(0),                          // 0: mamlog.admin.v1.Verdict
 	(Rule)(0),                             // 1: mamlog.admin.v1.Rule
@@ -3857,124 +4024,132 @@ var file_admin_v1_admin_proto_goTypes = []any{
 	(*CheckResponse)(nil),                 // 57: mamlog.admin.v1.CheckResponse
 	(*BackupRequest)(nil),                 // 58: mamlog.admin.v1.BackupRequest
 	(*BackupResponse)(nil),                // 59: mamlog.admin.v1.BackupResponse
-	(*timestamppb.Timestamp)(nil),         // 60: google.protobuf.Timestamp
-	(log.Direction)(0),                    // 61: mamlog.log.v1.Direction
-	(log.Reason)(0),                       // 62: mamlog.log.v1.Reason
-	(*log.Preferences)(nil),               // 63: mamlog.log.v1.Preferences
-	(log.Default)(0),                      // 64: mamlog.log.v1.Default
-	(*log.PreferencesChanged)(nil),        // 65: mamlog.log.v1.PreferencesChanged
-	(*log.PolicyChanged)(nil),             // 66: mamlog.log.v1.PolicyChanged
-	(*log.Retention)(nil),                 // 67: mamlog.log.v1.Retention
-	(*log.Erased)(nil),                    // 68: mamlog.log.v1.Erased
-	(*log.Event)(nil),                     // 69: mamlog.log.v1.Event
-	(*durationpb.Duration)(nil),           // 70: google.protobuf.Duration
+	(*ClockRequest)(nil),                  // 60: mamlog.admin.v1.ClockRequest
+	(*ClockResponse)(nil),                 // 61: mamlog.admin.v1.ClockResponse
+	(*StoreClock)(nil),                    // 62: mamlog.admin.v1.StoreClock
+	(*timestamppb.Timestamp)(nil),         // 63: google.protobuf.Timestamp
+	(log.Direction)(0),                    // 64: mamlog.log.v1.Direction
+	(log.Reason)(0),                       // 65: mamlog.log.v1.Reason
+	(*log.Preferences)(nil),               // 66: mamlog.log.v1.Preferences
+	(log.Default)(0),                      // 67: mamlog.log.v1.Default
+	(*log.PreferencesChanged)(nil),        // 68: mamlog.log.v1.PreferencesChanged
+	(*log.PolicyChanged)(nil),             // 69: mamlog.log.v1.PolicyChanged
+	(*log.Retention)(nil),                 // 70: mamlog.log.v1.Retention
+	(*log.Erased)(nil),                    // 71: mamlog.log.v1.Erased
+	(*log.Event)(nil),                     // 72: mamlog.log.v1.Event
+	(*durationpb.Duration)(nil),           // 73: google.protobuf.Duration
 }
 var file_admin_v1_admin_proto_depIdxs = []int32{
-	60, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
-	60, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
+	63, // 0: mamlog.admin.v1.QueryArchiveRequest.start:type_name -> google.protobuf.Timestamp
+	63, // 1: mamlog.admin.v1.QueryArchiveRequest.end:type_name -> google.protobuf.Timestamp
 	13, // 2: mamlog.admin.v1.QueryArchiveResponse.messages:type_name -> mamlog.admin.v1.Message
-	60, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
-	61, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
-	62, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
-	60, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
+	63, // 3: mamlog.admin.v1.Message.stamp:type_name -> google.protobuf.Timestamp
+	64, // 4: mamlog.admin.v1.Message.direction:type_name -> mamlog.log.v1.Direction
+	65, // 5: mamlog.admin.v1.Message.reason:type_name -> mamlog.log.v1.Reason
+	63, // 6: mamlog.admin.v1.GetPreferencesRequest.at:type_name -> google.protobuf.Timestamp
 	16, // 7: mamlog.admin.v1.GetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	63, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
+	66, // 8: mamlog.admin.v1.PreferencesInForce.preferences:type_name -> mamlog.log.v1.Preferences
 	22, // 9: mamlog.admin.v1.PreferencesInForce.decided_by:type_name -> mamlog.admin.v1.HistoryEntry
-	64, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
+	67, // 10: mamlog.admin.v1.SetPreferencesRequest.default:type_name -> mamlog.log.v1.Default
 	18, // 11: mamlog.admin.v1.SetPreferencesRequest.always:type_name -> mamlog.admin.v1.JIDs
 	18, // 12: mamlog.admin.v1.SetPreferencesRequest.never:type_name -> mamlog.admin.v1.JIDs
 	16, // 13: mamlog.admin.v1.SetPreferencesResponse.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
 	22, // 14: mamlog.admin.v1.ListPreferenceHistoryResponse.entry:type_name -> mamlog.admin.v1.HistoryEntry
-	60, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	65, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
-	66, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
-	67, // 18: mamlog.admin.v1.GetRetentionResponse.in_force:type_name -> mamlog.log.v1.Retention
-	67, // 19: mamlog.admin.v1.GetRetentionResponse.own:type_name -> mamlog.log.v1.Retention
+	63, // 15: mamlog.admin.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	68, // 16: mamlog.admin.v1.HistoryEntry.preferences:type_name -> mamlog.log.v1.PreferencesChanged
+	69, // 17: mamlog.admin.v1.HistoryEntry.policy:type_name -> mamlog.log.v1.PolicyChanged
+	70, // 18: mamlog.admin.v1.GetRetentionResponse.in_force:type_name -> mamlog.log.v1.Retention
+	70, // 19: mamlog.admin.v1.GetRetentionResponse.own:type_name -> mamlog.log.v1.Retention
 	25, // 20: mamlog.admin.v1.SetRetentionRequest.expires_after:type_name -> mamlog.admin.v1.Setting
 	25, // 21: mamlog.admin.v1.SetRetentionRequest.quota_items:type_name -> mamlog.admin.v1.Setting
 	25, // 22: mamlog.admin.v1.SetRetentionRequest.quota_bytes:type_name -> mamlog.admin.v1.Setting
-	67, // 23: mamlog.admin.v1.SetRetentionResponse.in_force:type_name -> mamlog.log.v1.Retention
-	67, // 24: mamlog.admin.v1.SetRetentionResponse.own:type_name -> mamlog.log.v1.Retention
+	70, // 23: mamlog.admin.v1.SetRetentionResponse.in_force:type_name -> mamlog.log.v1.Retention
+	70, // 24: mamlog.admin.v1.SetRetentionResponse.own:type_name -> mamlog.log.v1.Retention
 	30, // 25: mamlog.admin.v1.ExpireResponse.hosts:type_name -> mamlog.admin.v1.Expiring
 	31, // 26: mamlog.admin.v1.Expiring.expired:type_name -> mamlog.admin.v1.Amount
 	31, // 27: mamlog.admin.v1.Expiring.own:type_name -> mamlog.admin.v1.Amount
 	31, // 28: mamlog.admin.v1.Expiring.quota:type_name -> mamlog.admin.v1.Amount
-	68, // 29: mamlog.admin.v1.EraseResponse.erased:type_name -> mamlog.log.v1.Erased
-	60, // 30: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
-	61, // 31: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
-	62, // 32: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
+	71, // 29: mamlog.admin.v1.EraseResponse.erased:type_name -> mamlog.log.v1.Erased
+	63, // 30: mamlog.admin.v1.ExplainResponse.time:type_name -> google.protobuf.Timestamp
+	64, // 31: mamlog.admin.v1.ExplainResponse.direction:type_name -> mamlog.log.v1.Direction
+	65, // 32: mamlog.admin.v1.ExplainResponse.reason:type_name -> mamlog.log.v1.Reason
 	38, // 33: mamlog.admin.v1.ExplainResponse.decision:type_name -> mamlog.admin.v1.Decision
-	60, // 34: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
+	63, // 34: mamlog.admin.v1.DecideRequest.at:type_name -> google.protobuf.Timestamp
 	38, // 35: mamlog.admin.v1.DecideResponse.decision:type_name -> mamlog.admin.v1.Decision
 	0,  // 36: mamlog.admin.v1.Decision.verdict:type_name -> mamlog.admin.v1.Verdict
 	1,  // 37: mamlog.admin.v1.Decision.rule:type_name -> mamlog.admin.v1.Rule
 	16, // 38: mamlog.admin.v1.Decision.in_force:type_name -> mamlog.admin.v1.PreferencesInForce
-	60, // 39: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
-	60, // 40: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
-	60, // 41: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
+	63, // 39: mamlog.admin.v1.Decision.contact_since:type_name -> google.protobuf.Timestamp
+	63, // 40: mamlog.admin.v1.ListAuditRequest.since:type_name -> google.protobuf.Timestamp
+	63, // 41: mamlog.admin.v1.ListAuditRequest.until:type_name -> google.protobuf.Timestamp
 	41, // 42: mamlog.admin.v1.ListAuditResponse.entries:type_name -> mamlog.admin.v1.AuditEntry
-	60, // 43: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	69, // 44: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
+	63, // 43: mamlog.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	72, // 44: mamlog.admin.v1.AuditEntry.event:type_name -> mamlog.log.v1.Event
 	52, // 45: mamlog.admin.v1.ListLinksResponse.links:type_name -> mamlog.admin.v1.Link
 	2,  // 46: mamlog.admin.v1.Link.state:type_name -> mamlog.admin.v1.LinkState
-	60, // 47: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
+	63, // 47: mamlog.admin.v1.Link.since:type_name -> google.protobuf.Timestamp
 	53, // 48: mamlog.admin.v1.Link.hosts:type_name -> mamlog.admin.v1.LinkedHost
-	70, // 49: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
-	70, // 50: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
-	60, // 51: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
-	60, // 52: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
-	60, // 53: mamlog.admin.v1.BackupResponse.last_at:type_name -> google.protobuf.Timestamp
-	3,  // 54: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
-	5,  // 55: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
-	7,  // 56: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
-	9,  // 57: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
-	11, // 58: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
-	14, // 59: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
-	17, // 60: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
-	20, // 61: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
-	23, // 62: mamlog.admin.v1.AdminService.GetRetention:input_type -> mamlog.admin.v1.GetRetentionRequest
-	26, // 63: mamlog.admin.v1.AdminService.SetRetention:input_type -> mamlog.admin.v1.SetRetentionRequest
-	28, // 64: mamlog.admin.v1.AdminService.Expire:input_type -> mamlog.admin.v1.ExpireRequest
-	32, // 65: mamlog.admin.v1.AdminService.Erase:input_type -> mamlog.admin.v1.EraseRequest
-	34, // 66: mamlog.admin.v1.AdminService.Explain:input_type -> mamlog.admin.v1.ExplainRequest
-	36, // 67: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
-	39, // 68: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
-	42, // 69: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
-	44, // 70: mamlog.admin.v1.AdminService.GetAuditKey:input_type -> mamlog.admin.v1.GetAuditKeyRequest
-	46, // 71: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
-	48, // 72: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
-	50, // 73: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
-	54, // 74: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
-	56, // 75: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
-	58, // 76: mamlog.admin.v1.AdminService.Backup:input_type -> mamlog.admin.v1.BackupRequest
-	4,  // 77: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
-	6,  // 78: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
-	8,  // 79: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
-	10, // 80: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
-	12, // 81: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
-	15, // 82: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
-	19, // 83: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
-	21, // 84: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
-	24, // 85: mamlog.admin.v1.AdminService.GetRetention:output_type -> mamlog.admin.v1.GetRetentionResponse
-	27, // 86: mamlog.admin.v1.AdminService.SetRetention:output_type -> mamlog.admin.v1.SetRetentionResponse
-	29, // 87: mamlog.admin.v1.AdminService.Expire:output_type -> mamlog.admin.v1.ExpireResponse
-	33, // 88: mamlog.admin.v1.AdminService.Erase:output_type -> mamlog.admin.v1.EraseResponse
-	35, // 89: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
-	37, // 90: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
-	40, // 91: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
-	43, // 92: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
-	45, // 93: mamlog.admin.v1.AdminService.GetAuditKey:output_type -> mamlog.admin.v1.GetAuditKeyResponse
-	47, // 94: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
-	49, // 95: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
-	51, // 96: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
-	55, // 97: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
-	57, // 98: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
-	59, // 99: mamlog.admin.v1.AdminService.Backup:output_type -> mamlog.admin.v1.BackupResponse
-	77, // [77:100] is the sub-list for method output_type
-	54, // [54:77] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	73, // 49: mamlog.admin.v1.Link.append_p50:type_name -> google.protobuf.Duration
+	73, // 50: mamlog.admin.v1.Link.append_p99:type_name -> google.protobuf.Duration
+	63, // 51: mamlog.admin.v1.Link.fault_at:type_name -> google.protobuf.Timestamp
+	63, // 52: mamlog.admin.v1.LinkedHost.last_hello:type_name -> google.protobuf.Timestamp
+	63, // 53: mamlog.admin.v1.BackupResponse.last_at:type_name -> google.protobuf.Timestamp
+	62, // 54: mamlog.admin.v1.ClockResponse.stores:type_name -> mamlog.admin.v1.StoreClock
+	63, // 55: mamlog.admin.v1.ClockResponse.clock:type_name -> google.protobuf.Timestamp
+	63, // 56: mamlog.admin.v1.StoreClock.retention_time:type_name -> google.protobuf.Timestamp
+	3,  // 57: mamlog.admin.v1.AdminService.AddUser:input_type -> mamlog.admin.v1.AddUserRequest
+	5,  // 58: mamlog.admin.v1.AdminService.SetPassword:input_type -> mamlog.admin.v1.SetPasswordRequest
+	7,  // 59: mamlog.admin.v1.AdminService.DeleteUser:input_type -> mamlog.admin.v1.DeleteUserRequest
+	9,  // 60: mamlog.admin.v1.AdminService.ListUsers:input_type -> mamlog.admin.v1.ListUsersRequest
+	11, // 61: mamlog.admin.v1.AdminService.QueryArchive:input_type -> mamlog.admin.v1.QueryArchiveRequest
+	14, // 62: mamlog.admin.v1.AdminService.GetPreferences:input_type -> mamlog.admin.v1.GetPreferencesRequest
+	17, // 63: mamlog.admin.v1.AdminService.SetPreferences:input_type -> mamlog.admin.v1.SetPreferencesRequest
+	20, // 64: mamlog.admin.v1.AdminService.ListPreferenceHistory:input_type -> mamlog.admin.v1.ListPreferenceHistoryRequest
+	23, // 65: mamlog.admin.v1.AdminService.GetRetention:input_type -> mamlog.admin.v1.GetRetentionRequest
+	26, // 66: mamlog.admin.v1.AdminService.SetRetention:input_type -> mamlog.admin.v1.SetRetentionRequest
+	28, // 67: mamlog.admin.v1.AdminService.Expire:input_type -> mamlog.admin.v1.ExpireRequest
+	32, // 68: mamlog.admin.v1.AdminService.Erase:input_type -> mamlog.admin.v1.EraseRequest
+	34, // 69: mamlog.admin.v1.AdminService.Explain:input_type -> mamlog.admin.v1.ExplainRequest
+	36, // 70: mamlog.admin.v1.AdminService.Decide:input_type -> mamlog.admin.v1.DecideRequest
+	39, // 71: mamlog.admin.v1.AdminService.ListAudit:input_type -> mamlog.admin.v1.ListAuditRequest
+	42, // 72: mamlog.admin.v1.AdminService.SignCheckpoint:input_type -> mamlog.admin.v1.SignCheckpointRequest
+	44, // 73: mamlog.admin.v1.AdminService.GetAuditKey:input_type -> mamlog.admin.v1.GetAuditKeyRequest
+	46, // 74: mamlog.admin.v1.AdminService.ProveInclusion:input_type -> mamlog.admin.v1.ProveInclusionRequest
+	48, // 75: mamlog.admin.v1.AdminService.ProveConsistency:input_type -> mamlog.admin.v1.ProveConsistencyRequest
+	50, // 76: mamlog.admin.v1.AdminService.ListLinks:input_type -> mamlog.admin.v1.ListLinksRequest
+	54, // 77: mamlog.admin.v1.AdminService.Rebuild:input_type -> mamlog.admin.v1.RebuildRequest
+	56, // 78: mamlog.admin.v1.AdminService.Check:input_type -> mamlog.admin.v1.CheckRequest
+	58, // 79: mamlog.admin.v1.AdminService.Backup:input_type -> mamlog.admin.v1.BackupRequest
+	60, // 80: mamlog.admin.v1.AdminService.Clock:input_type -> mamlog.admin.v1.ClockRequest
+	4,  // 81: mamlog.admin.v1.AdminService.AddUser:output_type -> mamlog.admin.v1.AddUserResponse
+	6,  // 82: mamlog.admin.v1.AdminService.SetPassword:output_type -> mamlog.admin.v1.SetPasswordResponse
+	8,  // 83: mamlog.admin.v1.AdminService.DeleteUser:output_type -> mamlog.admin.v1.DeleteUserResponse
+	10, // 84: mamlog.admin.v1.AdminService.ListUsers:output_type -> mamlog.admin.v1.ListUsersResponse
+	12, // 85: mamlog.admin.v1.AdminService.QueryArchive:output_type -> mamlog.admin.v1.QueryArchiveResponse
+	15, // 86: mamlog.admin.v1.AdminService.GetPreferences:output_type -> mamlog.admin.v1.GetPreferencesResponse
+	19, // 87: mamlog.admin.v1.AdminService.SetPreferences:output_type -> mamlog.admin.v1.SetPreferencesResponse
+	21, // 88: mamlog.admin.v1.AdminService.ListPreferenceHistory:output_type -> mamlog.admin.v1.ListPreferenceHistoryResponse
+	24, // 89: mamlog.admin.v1.AdminService.GetRetention:output_type -> mamlog.admin.v1.GetRetentionResponse
+	27, // 90: mamlog.admin.v1.AdminService.SetRetention:output_type -> mamlog.admin.v1.SetRetentionResponse
+	29, // 91: mamlog.admin.v1.AdminService.Expire:output_type -> mamlog.admin.v1.ExpireResponse
+	33, // 92: mamlog.admin.v1.AdminService.Erase:output_type -> mamlog.admin.v1.EraseResponse
+	35, // 93: mamlog.admin.v1.AdminService.Explain:output_type -> mamlog.admin.v1.ExplainResponse
+	37, // 94: mamlog.admin.v1.AdminService.Decide:output_type -> mamlog.admin.v1.DecideResponse
+	40, // 95: mamlog.admin.v1.AdminService.ListAudit:output_type -> mamlog.admin.v1.ListAuditResponse
+	43, // 96: mamlog.admin.v1.AdminService.SignCheckpoint:output_type -> mamlog.admin.v1.SignCheckpointResponse
+	45, // 97: mamlog.admin.v1.AdminService.GetAuditKey:output_type -> mamlog.admin.v1.GetAuditKeyResponse
+	47, // 98: mamlog.admin.v1.AdminService.ProveInclusion:output_type -> mamlog.admin.v1.ProveInclusionResponse
+	49, // 99: mamlog.admin.v1.AdminService.ProveConsistency:output_type -> mamlog.admin.v1.ProveConsistencyResponse
+	51, // 100: mamlog.admin.v1.AdminService.ListLinks:output_type -> mamlog.admin.v1.ListLinksResponse
+	55, // 101: mamlog.admin.v1.AdminService.Rebuild:output_type -> mamlog.admin.v1.RebuildResponse
+	57, // 102: mamlog.admin.v1.AdminService.Check:output_type -> mamlog.admin.v1.CheckResponse
+	59, // 103: mamlog.admin.v1.AdminService.Backup:output_type -> mamlog.admin.v1.BackupResponse
+	61, // 104: mamlog.admin.v1.AdminService.Clock:output_type -> mamlog.admin.v1.ClockResponse
+	81, // [81:105] is the sub-list for method output_type
+	57, // [57:81] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_admin_v1_admin_proto_init() }
@@ -3993,7 +4168,7 @@ func file_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_admin_v1_admin_proto_rawDesc), len(file_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   57,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

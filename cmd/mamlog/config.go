@@ -29,6 +29,9 @@ The others, with their defaults:
   log_format: auto               auto, console, json
   cache_size: 256MiB             memory for reading, shared by all stores
   disk_reserve: 128MiB           with less free space nothing is archived
+  max_clock_jump: 1d             with the clock further ahead of the time that has
+                                 passed, stops included, nothing expires; see
+                                 'mamlog clock --help'; never: it is not looked at
 
 A link makes mamlog the archive of a server such as Prosody or ejabberd, as its
 component (docs/attach-protocol.md). Beside links, c2s is off unless it is set, and

@@ -56,7 +56,7 @@ type storeCollector struct {
 	store admin.Store
 
 	records, commits, bytes, duplicates *prometheus.Desc
-	refused, suspended                  *prometheus.Desc
+	refused, suspended, held            *prometheus.Desc
 	logDisk, projectionsDisk            *prometheus.Desc
 	last, lag                           *prometheus.Desc
 }
@@ -73,6 +73,7 @@ func newStoreCollector(name string, s admin.Store) *storeCollector {
 		duplicates:      desc("mamlog_log_duplicates_total", "Appends that were recognised as repeated."),
 		refused:         desc("mamlog_log_refused_total", "Appends refused, or left in doubt, because the disk took no writes."),
 		suspended:       desc("mamlog_log_suspended", "1 while the disk takes no writes, so that nothing is archived."),
+		held:            desc("mamlog_clock_held", "1 while the clock is too far ahead of the time that has passed, so that nothing expires."),
 		logDisk:         desc("mamlog_log_disk_bytes", "Disk space of the log."),
 		projectionsDisk: desc("mamlog_projections_disk_bytes", "Disk space of the projections."),
 		last:            desc("mamlog_log_last_event_timestamp_seconds", "When the newest event was appended, 0 if there is none."),
@@ -82,7 +83,7 @@ func newStoreCollector(name string, s admin.Store) *storeCollector {
 
 // Describe implements prometheus.Collector.
 func (c *storeCollector) Describe(d chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.records, c.commits, c.bytes, c.duplicates, c.refused, c.suspended, c.logDisk, c.projectionsDisk, c.last, c.lag} {
+	for _, desc := range []*prometheus.Desc{c.records, c.commits, c.bytes, c.duplicates, c.refused, c.suspended, c.held, c.logDisk, c.projectionsDisk, c.last, c.lag} {
 		d <- desc
 	}
 }
@@ -103,6 +104,7 @@ func (c *storeCollector) Collect(m chan<- prometheus.Metric) {
 	counter(c.duplicates, l.Duplicates)
 	counter(c.refused, l.Refused)
 	gauge(c.suspended, number(l.Suspended))
+	gauge(c.held, number(l.TimeHeld))
 	gauge(c.logDisk, float64(l.DiskBytes))
 	gauge(c.projectionsDisk, float64(rows.DiskBytes))
 	gauge(c.last, float64(last.Time())/1000)

@@ -134,7 +134,7 @@ func (s *stores) open(name, dir string, fsys vfs.FS, o openOptions) (st admin.St
 	}
 	onDisk := log.DiskOptions{Reserve: uint64(s.config.DiskReserve), Retry: o.retry}
 	logDir := filepath.Join(dir, "log")
-	if st.Log, err = log.Open(logDir, log.Options{FS: fsys, Cache: s.cache, Clock: s.clock, Logger: logger, Disk: onDisk}); err != nil {
+	if st.Log, err = log.Open(logDir, log.Options{FS: fsys, Cache: s.cache, Clock: s.clock, Logger: logger, Disk: onDisk, MaxJump: s.config.MaxClockJump}); err != nil {
 		return admin.Store{}, explainOpen(name, logDir, err)
 	}
 	rowsDir := filepath.Join(dir, "projections")

@@ -53,7 +53,7 @@ Exit codes:
 	for group, commands := range map[string][]*cobra.Command{
 		"server": {newServeCommand(a), newLinksCommand(a), newConfigCommand(a), newVersionCommand(a)},
 		"users":  {newUserCommand(a), newQueryCommand(a), newPrefsCommand(a), newWhyCommand(a), newPolicyCommand(a), newRetentionCommand(a), newEraseCommand(a)},
-		"stores": {newRebuildCommand(a), newCheckCommand(a), newExpireCommand(a), newBackupCommand(a), newRestoreCommand(a), newAuditCommand(a)},
+		"stores": {newRebuildCommand(a), newCheckCommand(a), newExpireCommand(a), newBackupCommand(a), newRestoreCommand(a), newClockCommand(a), newAuditCommand(a)},
 	} {
 		for _, sub := range commands {
 			sub.GroupID = group

@@ -67,7 +67,7 @@ const storeName = "archive"
 // openIn opens both stores in fsys, as openStores does in data_dir. now is the wall
 // clock; nil: the real one.
 func openIn(fsys vfs.FS, now func() time.Time, logger *zap.Logger) (*stores, error) {
-	c := &config.Config{CacheSize: 4 << 20, DataDir: "/data", Hosts: []config.Host{{Name: "h"}}}
+	c := &config.Config{CacheSize: 4 << 20, MaxClockJump: 24 * time.Hour, DataDir: "/data", Hosts: []config.Host{{Name: "h"}}}
 	c.Hosts[0].Archive.ExpiresAfter = time.Hour
 	s := &stores{config: c, clock: log.NewClock(now), cache: pebble.NewCache(c.CacheSize)}
 	o := openOptions{logger: logger, retry: time.Millisecond}
@@ -275,7 +275,7 @@ func (w *workload) repeat() error {
 	w.ledger.mu.Lock()
 	var keyed []*written
 	for _, x := range w.ledger.acked {
-		if x.key != "" {
+		if x.key != "" && w.clock.now().Sub(log.IDTime(x.id)) < 6*24*time.Hour { // they are remembered for seven days
 			keyed = append(keyed, x)
 		}
 	}

@@ -91,6 +91,8 @@ const (
 	AdminServiceCheckProcedure = "/mamlog.admin.v1.AdminService/Check"
 	// AdminServiceBackupProcedure is the fully-qualified name of the AdminService's Backup RPC.
 	AdminServiceBackupProcedure = "/mamlog.admin.v1.AdminService/Backup"
+	// AdminServiceClockProcedure is the fully-qualified name of the AdminService's Clock RPC.
+	AdminServiceClockProcedure = "/mamlog.admin.v1.AdminService/Clock"
 )
 
 // AdminServiceClient is a client for the mamlog.admin.v1.AdminService service.
@@ -137,6 +139,8 @@ type AdminServiceClient interface {
 	// Backup copies the logs of all stores on disk, and the audit history, to a new
 	// directory, and streams the name of each store that is done.
 	Backup(context.Context, *connect.Request[v1.BackupRequest]) (*connect.ServerStreamForClient[v1.BackupResponse], error)
+	// Clock tells whether the clock is believed, and makes it so if accept is set.
+	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
 }
 
 // NewAdminServiceClient constructs a client for the mamlog.admin.v1.AdminService service. By
@@ -288,6 +292,12 @@ func NewAdminServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(adminServiceMethods.ByName("Backup")),
 			connect.WithClientOptions(opts...),
 		),
+		clock: connect.NewClient[v1.ClockRequest, v1.ClockResponse](
+			httpClient,
+			baseURL+AdminServiceClockProcedure,
+			connect.WithSchema(adminServiceMethods.ByName("Clock")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -316,6 +326,7 @@ type adminServiceClient struct {
 	rebuild               *connect.Client[v1.RebuildRequest, v1.RebuildResponse]
 	check                 *connect.Client[v1.CheckRequest, v1.CheckResponse]
 	backup                *connect.Client[v1.BackupRequest, v1.BackupResponse]
+	clock                 *connect.Client[v1.ClockRequest, v1.ClockResponse]
 }
 
 // AddUser calls mamlog.admin.v1.AdminService.AddUser.
@@ -433,6 +444,11 @@ func (c *adminServiceClient) Backup(ctx context.Context, req *connect.Request[v1
 	return c.backup.CallServerStream(ctx, req)
 }
 
+// Clock calls mamlog.admin.v1.AdminService.Clock.
+func (c *adminServiceClient) Clock(ctx context.Context, req *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
+	return c.clock.CallUnary(ctx, req)
+}
+
 // AdminServiceHandler is an implementation of the mamlog.admin.v1.AdminService service.
 type AdminServiceHandler interface {
 	AddUser(context.Context, *connect.Request[v1.AddUserRequest]) (*connect.Response[v1.AddUserResponse], error)
@@ -477,6 +493,8 @@ type AdminServiceHandler interface {
 	// Backup copies the logs of all stores on disk, and the audit history, to a new
 	// directory, and streams the name of each store that is done.
 	Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error
+	// Clock tells whether the clock is believed, and makes it so if accept is set.
+	Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error)
 }
 
 // NewAdminServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -624,6 +642,12 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(adminServiceMethods.ByName("Backup")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminServiceClockHandler := connect.NewUnaryHandler(
+		AdminServiceClockProcedure,
+		svc.Clock,
+		connect.WithSchema(adminServiceMethods.ByName("Clock")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/mamlog.admin.v1.AdminService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AdminServiceAddUserProcedure:
@@ -672,6 +696,8 @@ func NewAdminServiceHandler(svc AdminServiceHandler, opts ...connect.HandlerOpti
 			adminServiceCheckHandler.ServeHTTP(w, r)
 		case AdminServiceBackupProcedure:
 			adminServiceBackupHandler.ServeHTTP(w, r)
+		case AdminServiceClockProcedure:
+			adminServiceClockHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -771,4 +797,8 @@ func (UnimplementedAdminServiceHandler) Check(context.Context, *connect.Request[
 
 func (UnimplementedAdminServiceHandler) Backup(context.Context, *connect.Request[v1.BackupRequest], *connect.ServerStream[v1.BackupResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Backup is not implemented"))
+}
+
+func (UnimplementedAdminServiceHandler) Clock(context.Context, *connect.Request[v1.ClockRequest]) (*connect.Response[v1.ClockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("mamlog.admin.v1.AdminService.Clock is not implemented"))
 }

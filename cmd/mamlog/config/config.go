@@ -25,6 +25,10 @@ type Config struct {
 	CacheSize     int64  // bytes, shared by all stores
 	Limits        Limits
 	DiskReserve   int64 // bytes; with less free space nothing is archived
+
+	// MaxClockJump is how far the clock may be ahead of the time that has passed
+	// until nothing expires any more; 0: as far as it likes.
+	MaxClockJump time.Duration
 }
 
 // C2S is where and how clients connect to the hosts that are on no link.
@@ -181,6 +185,8 @@ func defaults(file string) *Config {
 		CacheSize:   256 << 20,
 		Limits:      defaultLimits(),
 		DiskReserve: 128 << 20,
+
+		MaxClockJump: 24 * time.Hour,
 	}
 }
 

@@ -72,6 +72,7 @@ func (c *Config) Format() string {
 	line(0, "log_format", c.LogFormat)
 	line(0, "cache_size", formatSize(c.CacheSize))
 	line(0, "disk_reserve", formatSize(c.DiskReserve))
+	line(0, "max_clock_jump", FormatExpiry(c.MaxClockJump))
 	line(0, "limits", "")
 	b.WriteString(c.Limits.format())
 	line(0, "hosts", "")

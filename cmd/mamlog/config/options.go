@@ -47,6 +47,13 @@ func (d *decoder) globalOptions() []option {
 		{"log_format", d.oneOf(func(s string) { c.LogFormat = s }, "auto", "console", "json")},
 		{"cache_size", d.sizeBetween(&c.CacheSize, 1<<20, maxSize)},
 		{"disk_reserve", d.sizeBetween(&c.DiskReserve, 1<<20, maxSize)},
+		{"max_clock_jump", func(path string, n *yaml.Node) {
+			if n.Kind == yaml.ScalarNode && n.Value == "never" {
+				c.MaxClockJump = 0
+				return
+			}
+			d.duration(&c.MaxClockJump, ", or never")(path, n)
+		}},
 		{"limits", d.limits},
 	}
 }

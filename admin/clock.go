@@ -1,0 +1,35 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "mamlog/admin/v1"
+)
+
+// Clock tells what the age of messages is counted to.
+func (s *Service) Clock(ctx context.Context, r *connect.Request[adminv1.ClockRequest]) (*connect.Response[adminv1.ClockResponse], error) {
+	names, err := s.named("")
+	if err != nil {
+		return nil, err
+	}
+	if r.Msg.GetAccept() {
+		s.Logger.Warn("the clock is accepted", zap.String("actor", Caller(ctx)))
+	}
+	m := &adminv1.ClockResponse{Clock: timestamppb.New(time.Now())}
+	for _, name := range names {
+		l := s.Stores[name].Log
+		if r.Msg.GetAccept() {
+			if err := l.AcceptTime(); err != nil {
+				return nil, err
+			}
+		}
+		t, held := l.RetentionTime()
+		m.Stores = append(m.Stores, &adminv1.StoreClock{Store: name, RetentionTime: timestamppb.New(t), Held: held})
+	}
+	return connect.NewResponse(m), nil
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+
+	"mamlog/log"
+	"mamlog/projections"
+	"mamlog/xep0313"
+)
+
+// TestClockAYearAhead: what is kept for an hour is still there when the server starts
+// with a clock that is a year ahead, and goes when somebody accepts it.
+func TestClockAYearAhead(t *testing.T) {
+	mem := vfs.NewMem()
+	l, clock := newLedger(), newSimulated()
+	var s *stores
+	open := func() {
+		t.Helper()
+		var err error
+		if s, err = openIn(mem, clock.now, zap.NewNop()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open()
+	w, err := newWorkload(rand.New(rand.NewPCG(seed(t), 0)), s, clock, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := func(what string, held bool, want int) {
+		t.Helper()
+		archive, err := s.archive(t.Context(), zap.NewNop(), nil, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := archive.Expire(t.Context(), "", false); errors.Is(err, xep0313.ErrTimeHeld) != held || !held && err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		page, err := s.messages[0].opened.Projections.Query(projections.Query{Class: w.class, Owner: "owner@h"})
+		if err != nil || page.Count != want {
+			t.Errorf("%s: %d messages, %v, want %d", what, page.Count, err, want)
+		}
+	}
+	for range 10 {
+		x, e := w.message("owner@h")
+		w.append([]*written{x}, []log.Entry{e})
+	}
+	w.wg.Wait()
+	left("at first", false, 10)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clock.advance(365 * 24 * time.Hour)
+	open()
+	left("a year ahead", true, 10)
+	for _, st := range s.all() {
+		if err := st.Log.AcceptTime(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left("accepted", false, 0)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
