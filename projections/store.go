@@ -86,10 +86,15 @@ type rows struct {
 
 type span struct{ first, last uint32 }
 
+// ErrLogCut is wrapped by the error of opening rows that know of records behind the
+// end of the log. Rows are made of what is durable, so no crash leaves that: the
+// log's files are damaged, or not the ones that the rows were made of.
+var ErrLogCut = errors.New("the log has lost its end")
+
 // Open opens the rows of l in dir, folds what is new in l, and follows it from
-// then on. Rows that are missing, of another version, cut otherwise than the
-// options ask, or ahead of the log are made anew, which takes long for a long
-// log.
+// then on. Rows that are missing, of another version or cut otherwise than the
+// options ask are made anew, which takes long for a long log. Rows that are ahead of
+// the log prove that it has lost something: then Open fails with ErrLogCut.
 func Open(dir string, l *log.Log, o Options) (*Store, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
@@ -247,7 +252,7 @@ func (r *rows) load(s *Store) (why string, err error) {
 	}
 	copy(r.position[:], position)
 	if r.position.Compare(s.log.Last()) > 0 {
-		return "they are ahead of the log", nil
+		return "", fmt.Errorf("%w: it ends with %s, and the rows were made up to %s", ErrLogCut, s.log.Last(), r.position)
 	}
 	for _, c := range s.log.Classes() {
 		w, err := r.get(widthKey(c))

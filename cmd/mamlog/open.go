@@ -153,6 +153,10 @@ func (s *stores) open(name, dir string, fsys vfs.FS, o openOptions) (st admin.St
 			st.Projections, err = projections.Open(rowsDir, st.Log, po)
 		}
 	}
+	if errors.Is(err, projections.ErrLogCut) {
+		err = fmt.Errorf("%w\nWhat is missing was acknowledged. Restore a backup, or go on without it after 'mamlog rebuild --store %s', which makes the projections anew from what is left", err, name)
+		return admin.Store{}, errors.Join(err, st.Log.Close())
+	}
 	if err != nil {
 		err = fmt.Errorf("%w\nThe log is not affected: 'mamlog rebuild --store %s' makes the projections anew from it", err, name)
 		return admin.Store{}, errors.Join(err, st.Log.Close())
