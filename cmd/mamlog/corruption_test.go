@@ -22,7 +22,7 @@ func TestFlippedBits(t *testing.T) {
 	t.Parallel()
 	flips := 60
 	if nightly() {
-		flips = 3000
+		flips = 1000
 	}
 	rng := rand.New(rand.NewPCG(seed(t), 8))
 	mem := vfs.NewMem()
