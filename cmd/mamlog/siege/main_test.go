@@ -153,6 +153,16 @@ func sum(values map[string]float64, name string) (n float64) {
 	return n
 }
 
+// awaitErasures returns when so many users were erased since the server was started.
+func (s *server) awaitErasures(n int) {
+	s.t.Helper()
+	for end := time.Now().Add(patience); int(sum(s.metrics(), "mamlog_erasures_total")) < n; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("%d users were not erased", n)
+		}
+	}
+}
+
 // position is how many events are in all logs.
 func (s *server) position() int { return int(sum(s.metrics(), "mamlog_log_records_total")) }
 
