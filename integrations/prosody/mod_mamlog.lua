@@ -69,7 +69,7 @@ local callbacks = { -- of the link
 local link = (module:require "link").new(options, is_component and "rooms" or "accounts", callbacks)
 local outboxes = module:require "outbox"
 local outbox = outboxes.new(options, link, spool)
-local relay = (module:require "relay").new(link)
+local relay = (module:require "relay").new(link, outbox)
 local capture = (module:require "capture").new(mamlog, outbox, function () return link.session end)
 local import = (module:require "import").new(link, capture, old_store, is_component, outboxes.xep0082)
 

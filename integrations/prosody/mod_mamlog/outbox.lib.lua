@@ -52,8 +52,9 @@ local function new(options, link, spool)
 	local gathering = false           -- who waited for an answer is about to append more
 	local single = 0                  -- so many records of the spool go one by one
 	local barrier                     -- a deletion, which overtakes nothing, and is overtaken by nothing
+	local behind = {}                 -- by deletion: what is to be called when it is done
 	local not_before = 0              -- when the spool may be tried again
-	local pump
+	local pump, release
 
 	local function finish(entry, id, failed)
 		entry.finished, entry.id, entry.failed = true, id, failed
@@ -72,6 +73,7 @@ local function new(options, link, spool)
 		for _, entry in ipairs(entries) do
 			finish(entry, nil, not ok and "bounce" or nil)
 		end
+		if not ok then release() end
 		pump()
 	end
 
@@ -107,25 +109,6 @@ local function new(options, link, spool)
 	local function reject(entry, why)
 		module:log("warn", "The archive does not take a message: %s", why)
 		finish(entry, nil, on_failure == "bounce" and not entry.must and "bounce" or nil)
-	end
-
-	-- All that is unanswered becomes of what it would without an archive; called when
-	-- the link is down.
-	function outbox.fail()
-		local lost, from, to = flights, first, last
-		flights, first, last, outbox.in_flight, barrier = {}, 1, 0, 0, nil
-		spool.rewind()
-		local entries = open
-		open, open_bytes = {}, 0
-		for i = from, to do
-			lost[i].lost = true
-			for _, entry in ipairs(lost[i]) do
-				put_away(entry)
-			end
-		end
-		for _, entry in ipairs(entries) do
-			put_away(entry)
-		end
 	end
 
 	local function settle_live(flight, words)
@@ -247,6 +230,36 @@ local function new(options, link, spool)
 		link.request("set", text, n, function (...) return answered(flight, ...) end)
 	end
 
+	-- Calls what waited for deletions that are done.
+	function release(all)
+		for deletion, waiting in pairs(behind) do
+			if all or not spool.others[deletion] then
+				behind[deletion] = nil
+				for _, call in ipairs(waiting) do call() end
+			end
+		end
+	end
+
+	-- All that is unanswered becomes of what it would without an archive; called when
+	-- the link is down.
+	function outbox.fail()
+		local lost, from, to = flights, first, last
+		flights, first, last, outbox.in_flight, barrier = {}, 1, 0, 0, nil
+		spool.rewind()
+		local entries = open
+		open, open_bytes = {}, 0
+		for i = from, to do
+			lost[i].lost = true
+			for _, entry in ipairs(lost[i]) do
+				put_away(entry)
+			end
+		end
+		for _, entry in ipairs(entries) do
+			put_away(entry)
+		end
+		release(true)
+	end
+
 	local function send_deletion()
 		local flight = { size = 0 }
 		last = last + 1
@@ -259,6 +272,7 @@ local function new(options, link, spool)
 			end
 			barrier = nil
 			spool.ack(1)
+			release()
 			pump()
 		end)
 	end
@@ -266,7 +280,7 @@ local function new(options, link, spool)
 	local function send_spooled()
 		local room = math.min(link.max_batch, link.window - outbox.in_flight)
 		local records = spool.read(single > 0 and 1 or room, link.max_bytes - overhead)
-		if not records[1] then return end
+		if not records[1] then return release() end
 		if records[1]:sub(1, 7) == "<append" then
 			send({ records = records, size = #records }, { "", batch_tag, table.concat(records), "</batch>" }, 4)
 		else
@@ -371,11 +385,24 @@ local function new(options, link, spool)
 	-- Settles what waits for the spool.
 	outbox.close = commit
 
+	local function deletion_of(owner)
+		return "<delete xmlns='" .. xmlns .. "' owner='" .. escaped(owner) .. "'/>"
+	end
+
+	-- Calls back when no deletion of the owner's archive is on its way, so that who has
+	-- the name next finds nothing; or when the link is down.
+	function outbox.behind_deletion(owner, call)
+		local deletion = deletion_of(owner)
+		if not spool.others[deletion] then return call() end
+		behind[deletion] = behind[deletion] or {}
+		table.insert(behind[deletion], call)
+	end
+
 	-- The owner's archive ends here. It goes through the spool: it must neither be
 	-- forgotten nor change places with what comes before and after it.
 	function outbox.delete(owner)
 		while link.up and open[1] and outbox.in_flight < link.window do send_live() end
-		local ok, err = spool.add("<delete xmlns='" .. xmlns .. "' owner='" .. escaped(owner) .. "'/>")
+		local ok, err = spool.add(deletion_of(owner))
 		if ok then return commit_soon() end
 		module:log("error", "The archive of %s is not deleted: the spool is %s", owner, err)
 	end

@@ -6,7 +6,7 @@ local stanzas = module:require "stanzas"
 local xmlns = "urn:mamlog:attach:1"
 local escaped, serialize = stanzas.escaped, stanzas.serialize
 
-local function new(link)
+local function new(link, outbox)
 	local relay = {}
 
 	-- Passes an iq on; answer gets the stanzas as text, or nil and a reason.
@@ -14,9 +14,14 @@ local function new(link)
 		if not link.up then
 			return answer(nil, link.error)
 		end
-		local head = ("<query xmlns='%s' owner='%s' asker='%s'%s>"):format(xmlns, escaped(owner), escaped(asker), more)
-		link.request("get", { "", head, serialize(iq), "</query>" }, 4, function (page, reason)
-			answer(page and page.name == "page" and page:get_text(), reason or "it did not answer with a page")
+		outbox.behind_deletion(owner, function ()
+			if not link.up then
+				return answer(nil, link.error)
+			end
+			local head = ("<query xmlns='%s' owner='%s' asker='%s'%s>"):format(xmlns, escaped(owner), escaped(asker), more)
+			link.request("get", { "", head, serialize(iq), "</query>" }, 4, function (page, reason)
+				answer(page and page.name == "page" and page:get_text(), reason or "it did not answer with a page")
+			end)
 		end)
 	end
 

@@ -76,9 +76,10 @@ end
 local function open(max)
 	local directory = datamanager.getpath("x", module.host, "mamlog_spool", "spool"):match("^(.*)/[^/]*$")
 	-- count, bytes: of all that is not done with. unread: records that were committed and
-	-- not read. appends: those that were added and not read, and are appends. error: what
-	-- went wrong last.
-	local spool = { count = 0, bytes = 0, unread = 0, appends = 0, error = "" }
+	-- not read. appends: those that were added and not read, and are appends. others: how
+	-- many that are no appends are not done with, by what they are. error: what went wrong
+	-- last.
+	local spool = { count = 0, bytes = 0, unread = 0, appends = 0, others = {}, error = "" }
 	local segments = {}        -- { number, path, size }; size is that of the whole records
 	local writing              -- file of the last segment
 	local reading, read_at     -- file of segments[read_segment], and where it stands
@@ -87,7 +88,7 @@ local function open(max)
 	local first, last = 1, 0   -- taken[first] to taken[last]
 	local done_offset = 0      -- in segments[1]
 	local last_number = 0
-	local added, added_bytes, added_appends = {}, 0, 0 -- not committed
+	local added, added_bytes, added_appends, added_others = {}, 0, 0, {} -- not committed
 
 	local function path_of(number)
 		return ("%s/%08d.spool"):format(directory, number)
@@ -97,6 +98,11 @@ local function open(max)
 		spool.error = what .. ": " .. tostring(err)
 		module:log("error", "Spool: %s", spool.error)
 		return nil, spool.error
+	end
+
+	local function count_other(payload, n)
+		n = (spool.others[payload] or 0) + n
+		spool.others[payload] = n > 0 and n or nil
 	end
 
 	local function stop_reading()
@@ -125,7 +131,7 @@ local function open(max)
 		segments = {}
 		taken, first, last = {}, 1, 0
 		read_segment, read_offset, done_offset = 1, 0, 0
-		spool.bytes, spool.appends, spool.error = 0, 0, ""
+		spool.bytes, spool.appends, spool.others, spool.error = 0, 0, {}, ""
 	end
 
 	-- Puts a record behind all others. It is kept when commit returns.
@@ -137,6 +143,9 @@ local function open(max)
 		added_bytes = added_bytes + #payload
 		if is_append(payload) then
 			added_appends, spool.appends = added_appends + 1, spool.appends + 1
+		else
+			added_others[#added_others + 1] = payload
+			count_other(payload, 1)
 		end
 		spool.count, spool.bytes = spool.count + 1, spool.bytes + #payload
 		return true
@@ -171,10 +180,11 @@ local function open(max)
 	-- Writes and syncs what was added. If that fails, none of it is in the spool.
 	function spool.commit()
 		if not added[1] then return true end
-		local data, records, bytes, appends = table.concat(added), #added, added_bytes, added_appends
-		added, added_bytes, added_appends = {}, 0, 0
+		local data, records, bytes, appends, others = table.concat(added), #added, added_bytes, added_appends, added_others
+		added, added_bytes, added_appends, added_others = {}, 0, 0, {}
 		local ok, err = write(data)
 		if not ok then
+			for _, payload in ipairs(others) do count_other(payload, -1) end
 			spool.count, spool.bytes, spool.appends = spool.count - records, spool.bytes - bytes, spool.appends - appends
 			return complain("write", err)
 		end
@@ -220,7 +230,7 @@ local function open(max)
 					read_at = read_offset
 					records[#records + 1], bytes = payload, bytes + #payload
 					last = last + 1
-					taken[last] = { segment = segment, offset = read_offset, size = #payload, append = not alone }
+					taken[last] = { segment = segment, offset = read_offset, size = #payload, append = not alone, other = alone and payload or nil }
 					if alone then break end
 					spool.appends = spool.appends - 1
 				end
@@ -229,7 +239,11 @@ local function open(max)
 		spool.unread = spool.unread - #records
 		if not records[1] and spool.unread > 0 then
 			-- These were in what can't be read.
-			spool.count, spool.unread, spool.appends = spool.count - spool.unread, 0, added_appends
+			spool.count, spool.unread, spool.appends, spool.others = spool.count - spool.unread, 0, added_appends, {}
+			for _, payload in ipairs(added_others) do count_other(payload, 1) end
+			for i = first, last do
+				if taken[i].other then count_other(taken[i].other, 1) end
+			end
 			if spool.count == 0 then clear() end
 		end
 		return records
@@ -253,6 +267,7 @@ local function open(max)
 		for i = first, first + n - 1 do
 			record, taken[i] = taken[i], nil
 			spool.bytes = spool.bytes - record.size
+			if record.other then count_other(record.other, -1) end
 		end
 		first = first + n
 		spool.count = spool.count - n
@@ -304,7 +319,11 @@ local function open(max)
 						segment.size = segment.size + (length or 0)
 						if payload then
 							spool.count, spool.bytes = spool.count + 1, spool.bytes + #payload
-							if is_append(payload) then spool.appends = spool.appends + 1 end
+							if is_append(payload) then
+								spool.appends = spool.appends + 1
+							else
+								count_other(payload, 1)
+							end
 						end
 					until not length
 					file:close()
