@@ -49,6 +49,7 @@ start(Host, Opts) ->
              || {Hook, Scope, Module, Function, Prio} <- hooks(Host)],
             [ejabberd_hooks:add(Hook, Module, Function, Prio)
              || {Hook, Module, Function, Prio} <- global_hooks()],
+            mod_mamlog_import:began(Host),
             ejabberd_commands:register_commands(?MODULE, commands()),
             refresh(Host),
             ok;

@@ -2,12 +2,14 @@
 %%%
 %%% From the moment that mod_mamlog is loaded beside mod_mam, it has every message
 %%% that mod_mam archives in its spool, which is held. The import sends what
-%%% mod_mam has, from the beginning, and then the spool is let go. Messages that
+%%% mod_mam has, from the beginning to shortly before now, and then the spool is let
+%%% go. What is newer comes from the spool alone: under load mod_mam's tables may get
+%%% a row behind one that is younger, the spool has the order of delivery. Messages that
 %%% are in both have the same key, `mam:' and mod_mam's id, so none is archived
 %%% twice. An import that was interrupted is simply run again.
 -module(mod_mamlog_import).
 
--export([holds/2, run/1]).
+-export([began/1, holds/2, run/1]).
 
 -include("logger.hrl").
 -include("xmpp.hrl").
@@ -17,6 +19,7 @@
 -define(CHUNK_BYTES, 100000).
 -define(PAGE, 1000).          % rows of one query
 -define(TRIES, 120).          % once a second, while the archive can't be reached
+-define(LATE, 5000).          % milliseconds that mod_mam may take to write a row
 
 %% A message as mod_mam has it.
 -record(row, {
@@ -25,6 +28,24 @@
     nick :: binary(),
     el :: xmlel()
 }).
+
+%% @doc From now on the spool has what the host archives.
+-spec began(binary()) -> ok.
+began(Host) ->
+    persistent_term:put({?MODULE, began, Host}, erlang:system_time(microsecond)).
+
+%% Up to when mod_mam's rows are imported, in microseconds: all are written, and what
+%% is newer is in the spool.
+until(Host) ->
+    Began = persistent_term:get({?MODULE, began, Host}),
+    Until = erlang:system_time(microsecond) - ?LATE * 1000,
+    case Began - Until of
+        Early when Early > 0 ->
+            timer:sleep(Early div 1000 + 1),
+            Began;
+        _ ->
+            Until
+    end.
 
 %% @doc Whether the spool of a host is held: while an import runs, and as long as
 %% mod_mam is the archive and was not imported.
@@ -57,8 +78,9 @@ run_once(Host) ->
     persistent_term:put({?MODULE, Host}, true),
     try
         lists:foreach(fun(D) -> mod_mamlog_link:hold(D, true) end, Domains),
+        Until = until(Host),
         Owners = mnesia_owners(Host, Domains) ++ sql_owners(Host, Domains),
-        Count = lists:foldl(fun(O, N) -> N + import(O, Host) end, 0, Owners),
+        Count = lists:foldl(fun(O, N) -> N + import(O, Host, Until) end, 0, Owners),
         ok = file:write_file(marker(Host, Opts), <<>>, [sync]),
         {ok, io_lib:format("~B messages of ~B archives", [Count, length(Owners)])}
     catch
@@ -74,23 +96,23 @@ run_once(Host) ->
 
 %%% One archive
 
-import({Source, Kind, {LUser, Domain} = US}, Host) ->
-    Rows = rows(Source, Host, Kind, US, start),
-    N = import_rows(Rows, {Source, Kind, US}, Host, none, 0),
+import({Source, Kind, {LUser, Domain} = US}, Host, Until) ->
+    Rows = rows(Source, Host, Kind, US, start, Until),
+    N = import_rows(Rows, {Source, Kind, US}, {Host, Until}, none, 0),
     Kind == chat andalso preferences(Source, Host, US),
     ?DEBUG("Imported ~B messages of ~ts@~ts", [N, LUser, Domain]),
     N.
 
 import_rows({[], _}, _, _, _, N) ->
     N;
-import_rows({Rows, Next}, {Source, Kind, {_, Domain} = US} = Owner, Host, Last, N) ->
+import_rows({Rows, Next}, {Source, Kind, {_, Domain} = US} = Owner, {Host, Until} = From, Last, N) ->
     {Messages, Last1} = messages(Rows, Kind, US, Last, []),
     send(Domain, Messages),
     More = case Next of
                done -> {[], done};
-               _ -> rows(Source, Host, Kind, US, Next)
+               _ -> rows(Source, Host, Kind, US, Next, Until)
            end,
-    import_rows(More, Owner, Host, Last1, N + length(Messages)).
+    import_rows(More, Owner, From, Last1, N + length(Messages)).
 
 %% Messages to oneself are in mod_mam's archives twice: as sent and as received.
 messages([], _Kind, _US, Last, Acc) ->
@@ -216,7 +238,7 @@ mnesia_owners(Host, Domains) ->
 kind(Host, Host) -> chat;
 kind(_, _) -> groupchat.
 
-rows(mnesia, _Host, _Kind, US, start) ->
+rows(mnesia, _Host, _Kind, US, start, Until) ->
     Rows = [#row{id = misc:now_to_usec(M#archive_msg.timestamp),
                  peer = peer(M#archive_msg.peer), nick = M#archive_msg.nick,
                  el = case M#archive_msg.packet of
@@ -224,15 +246,16 @@ rows(mnesia, _Host, _Kind, US, start) ->
                           Pkt -> xmpp:encode(Pkt)
                       end}
             || M <- mnesia:dirty_read(archive_msg, US)],
-    {lists:keysort(#row.id, Rows), done};
-rows(sql, Host, Kind, US, start) ->
-    rows(sql, Host, Kind, US, {0, 0});
-rows(sql, Host, Kind, {U, S} = US, {Time, Id}) ->
+    {lists:keysort(#row.id, [R || #row{id = Id} = R <- Rows, Id =< Until]), done};
+rows(sql, Host, Kind, US, start, Until) ->
+    rows(sql, Host, Kind, US, {0, 0}, Until);
+rows(sql, Host, Kind, {U, S} = US, {Time, Id}, Until) ->
     T = integer_to_binary(Time),
     Found = sql(Host, ["select timestamp, id, xml, peer, nick from archive where username=",
                        string(Host, sql_name(Kind, US)), and_host(Host),
                        " and (timestamp > ", T, " or (timestamp = ", T, " and id > ",
-                       integer_to_binary(Id), ")) order by timestamp, id limit ",
+                       integer_to_binary(Id), ")) and timestamp <= ", integer_to_binary(Until),
+                       " order by timestamp, id limit ",
                        integer_to_binary(?PAGE)]),
     Rows = lists:append([sql_row(Kind, {U, S}, Row) || Row <- Found]),
     case Found of
@@ -240,7 +263,7 @@ rows(sql, Host, Kind, {U, S} = US, {Time, Id}) ->
         _ ->
             [LastTime, LastId | _] = lists:last(Found),
             case Rows of
-                [] -> rows(sql, Host, Kind, US, {int(LastTime), int(LastId)});
+                [] -> rows(sql, Host, Kind, US, {int(LastTime), int(LastId)}, Until);
                 _ -> {Rows, {int(LastTime), int(LastId)}}
             end
     end.
