@@ -90,7 +90,7 @@ func (s *Service) Expire(ctx context.Context, r *connect.Request[adminv1.ExpireR
 	}
 	s.running.Add(1)
 	defer s.running.Done()
-	runs, err := s.Archive.Expire(ctx, r.Msg.GetHost(), r.Msg.GetDryRun())
+	runs, err := s.Archive.Expire(ctx, r.Msg.GetHost(), Caller(ctx), r.Msg.GetDryRun())
 	if err != nil {
 		return nil, err
 	}

@@ -177,6 +177,57 @@ func TestReadsLeaveATrace(t *testing.T) {
 	f.code("first and last", err, connect.CodeInvalidArgument)
 }
 
+// TestWhoExpired: what an operator lets expire bears their name, what mamlog deletes
+// by itself doesn't.
+func TestWhoExpired(t *testing.T) {
+	const juliet, romeo = "juliet@test.example", "romeo@test.example"
+	f := newFixture(t)
+	f.add(juliet)
+	seconds := uint64((8 * time.Hour).Seconds())
+	if _, err := f.client.SetRetention(t.Context(), connect.NewRequest(&adminv1.SetRetentionRequest{
+		Owner: juliet, ExpiresAfter: &adminv1.Setting{Value: &seconds},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	expire := func() {
+		t.Helper()
+		if _, err := f.client.Expire(t.Context(), connect.NewRequest(&adminv1.ExpireRequest{Host: "test.example"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cleanUp := func() { // as at archive_cleanup_interval
+		t.Helper()
+		done := func() bool {
+			e := f.audit(&adminv1.ListAuditRequest{Kinds: []string{"expired"}})
+			return len(e) > 0 && e[len(e)-1].Event.GetExpired().GetActor() == ""
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go f.archive.RunExpiry(ctx)
+		for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("nothing expires by itself")
+			}
+		}
+	}
+	for _, step := range []struct {
+		after time.Duration
+		do    func()
+	}{{24 * time.Hour, expire}, {800 * 24 * time.Hour, expire}, {800 * 24 * time.Hour, cleanUp}} {
+		f.send(romeo+"/a", juliet, "hello")
+		f.send(juliet+"/a", "nurse@test.example", "hello") // whose retention is the host's
+		f.now = f.now.Add(step.after)
+		step.do()
+	}
+	var got []string
+	for _, e := range f.audit(&adminv1.ListAuditRequest{Kinds: []string{"expired", "cut"}}) {
+		got = append(got, e.Kind+" by "+e.Actor)
+	}
+	if want := []string{"cut by " + me(t), "expired by " + me(t), "expired by "}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestLargePages: pages of large messages are sent in parts, and none is lost.
 func TestLargePages(t *testing.T) {
 	f := newFixture(t)

@@ -234,7 +234,7 @@ func (b *Bench) appendsMeanwhile(ctx context.Context, dir string, began time.Tim
 	// A day for each round, and two that stay: to build more anew takes minutes.
 	day := lifeDays - 2 - rounds
 	first := st.rows.ExpiryCut(class, began.AddDate(0, 0, day))
-	if _, err := st.log.Expire(ctx, class, first); err != nil {
+	if _, err := st.log.Expire(ctx, class, first, ""); err != nil {
 		return err
 	}
 	if err := errors.Join(st.log.Compact(ctx, class, first), st.rows.Compact(ctx, class, first)); err != nil {
@@ -267,7 +267,7 @@ func (b *Bench) appendsMeanwhile(ctx context.Context, dir string, began time.Tim
 			var failed error
 			go func() {
 				defer close(done)
-				expired, err := st.log.Expire(ctx, class, cut)
+				expired, err := st.log.Expire(ctx, class, cut, "")
 				if err == nil && !expired {
 					err = errors.New("there was nothing to expire")
 				}
@@ -356,7 +356,7 @@ func (b *Bench) expiry(ctx context.Context, dir string, s *Section) (err error) 
 	}
 	cut := st.rows.ExpiryCut(class, st.log.Clock().Now().Add(-lifeRetention))
 	started := time.Now()
-	expired, err := st.log.Expire(ctx, class, cut)
+	expired, err := st.log.Expire(ctx, class, cut, "")
 	foreground := time.Since(started)
 	if err == nil && !expired {
 		err = errors.New("there was nothing to expire")

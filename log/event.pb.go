@@ -1386,6 +1386,7 @@ type Expired struct {
 	Class         uint32                 `protobuf:"varint,1,opt,name=class,proto3" json:"class,omitempty"`
 	ClassName     string                 `protobuf:"bytes,2,opt,name=class_name,json=className,proto3" json:"class_name,omitempty"`
 	BeforeUnixMs  int64                  `protobuf:"varint,3,opt,name=before_unix_ms,json=beforeUnixMs,proto3" json:"before_unix_ms,omitempty"`
+	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"` // the operator who asked for it; empty: mamlog did it by itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1439,6 +1440,13 @@ func (x *Expired) GetBeforeUnixMs() int64 {
 		return x.BeforeUnixMs
 	}
 	return 0
+}
+
+func (x *Expired) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
 }
 
 // ArchiveRead records that somebody other than the owner read an archive, or the
@@ -1635,7 +1643,7 @@ type Cut struct {
 	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	UpTo          []byte                 `protobuf:"bytes,2,opt,name=up_to,json=upTo,proto3" json:"up_to,omitempty"` // archive id of the newest that is gone
 	Cause         CutCause               `protobuf:"varint,3,opt,name=cause,proto3,enum=mamlog.log.v1.CutCause" json:"cause,omitempty"`
-	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`        // full JID of the client, for a trim
+	Actor         string                 `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`        // full JID of the client, for a trim; or the operator who asked for it, if one did
 	Messages      uint64                 `protobuf:"varint,5,opt,name=messages,proto3" json:"messages,omitempty"` // how many went
 	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`       // of their stanzas
 	unknownFields protoimpl.UnknownFields
@@ -2294,12 +2302,13 @@ const file_log_event_proto_rawDesc = "" +
 	"\rRosterChanged\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x18\n" +
 	"\acontact\x18\x02 \x01(\tR\acontact\x12-\n" +
-	"\x04item\x18\x03 \x01(\v2\x19.mamlog.log.v1.RosterItemR\x04item\"d\n" +
+	"\x04item\x18\x03 \x01(\v2\x19.mamlog.log.v1.RosterItemR\x04item\"z\n" +
 	"\aExpired\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12\x1d\n" +
 	"\n" +
 	"class_name\x18\x02 \x01(\tR\tclassName\x12$\n" +
-	"\x0ebefore_unix_ms\x18\x03 \x01(\x03R\fbeforeUnixMs\"O\n" +
+	"\x0ebefore_unix_ms\x18\x03 \x01(\x03R\fbeforeUnixMs\x12\x14\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\"O\n" +
 	"\vArchiveRead\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x14\n" +

@@ -12,11 +12,11 @@ import (
 
 // Expire deletes every record of the class that is older than before, as one
 // range of keys, with the imports whose archive ids are, which lie scattered
-// among newer records, and records that it did so. It returns whether there was
+// among newer records, and records that it did so, for actor. It returns whether there was
 // anything to delete; with nothing to delete it writes nothing. On return the
 // deletion is durable and applied by the followers; Compact gives the space
 // back.
-func (l *Log) Expire(ctx context.Context, c Class, before time.Time) (bool, error) {
+func (l *Log) Expire(ctx context.Context, c Class, before time.Time, actor string) (bool, error) {
 	if c == Audit {
 		return false, fmt.Errorf("log: records of the class %q never expire", l.ClassName(c))
 	}
@@ -34,7 +34,7 @@ func (l *Log) Expire(ctx context.Context, c Class, before time.Time) (bool, erro
 		return false, err
 	}
 	event := &Event{Kind: &Event_Expired{Expired: &Expired{
-		Class: uint32(c), ClassName: l.ClassName(c), BeforeUnixMs: before.UnixMilli(),
+		Class: uint32(c), ClassName: l.ClassName(c), BeforeUnixMs: before.UnixMilli(), Actor: actor,
 	}}}
 	_, err = l.AppendWait(ctx, Entry{Class: Audit, Event: event, imported: imported})
 	if err != nil {

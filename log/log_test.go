@@ -398,7 +398,7 @@ func TestExpiryIsOneRangeAndLeavesTheRest(t *testing.T) {
 			late = append(late, ids[0])
 		}
 	}
-	done, err := l.Expire(context.Background(), class, now)
+	done, err := l.Expire(context.Background(), class, now, "")
 	if err != nil || !done {
 		t.Fatalf("expired: %v, %v", done, err)
 	}
@@ -419,10 +419,10 @@ func TestExpiryIsOneRangeAndLeavesTheRest(t *testing.T) {
 		}
 	}
 	check()
-	if done, err := l.Expire(context.Background(), class, now); err != nil || done {
+	if done, err := l.Expire(context.Background(), class, now, ""); err != nil || done {
 		t.Errorf("a second run: deleted %v, %v; there was nothing left", done, err)
 	}
-	if _, err := l.Expire(context.Background(), Audit, now); err == nil {
+	if _, err := l.Expire(context.Background(), Audit, now, ""); err == nil {
 		t.Error("the audit class was expired")
 	}
 	if err := l.Compact(context.Background(), class, now); err != nil {
@@ -432,7 +432,7 @@ func TestExpiryIsOneRangeAndLeavesTheRest(t *testing.T) {
 	// With everything gone, ids go on growing all the same.
 	now = now.Add(time.Hour)
 	last := l.Last()
-	if _, err := l.Expire(context.Background(), class, now); err != nil {
+	if _, err := l.Expire(context.Background(), class, now, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err != nil {
@@ -479,7 +479,7 @@ func TestImportsExpireByTheirArchiveIDs(t *testing.T) {
 	want := scanIDs(t, l, last)
 	expired := func() []ulid.ULID {
 		t.Helper()
-		if done, err := l.Expire(context.Background(), class, cut); err != nil || !done {
+		if done, err := l.Expire(context.Background(), class, cut, ""); err != nil || !done {
 			t.Fatalf("expired: %v, %v", done, err)
 		}
 		ids := scanIDs(t, l, ulid.ULID{})
@@ -488,7 +488,7 @@ func TestImportsExpireByTheirArchiveIDs(t *testing.T) {
 	if got := expired(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("left are %v, want %v", got, want)
 	}
-	if done, err := l.Expire(context.Background(), class, cut); err != nil || done {
+	if done, err := l.Expire(context.Background(), class, cut, ""); err != nil || done {
 		t.Errorf("a second run: %v, %v", done, err)
 	}
 	if err := l.Close(); err != nil {

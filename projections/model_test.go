@@ -319,7 +319,7 @@ func (m *machine) AccountAndRoster(t *rapid.T) {
 
 func (m *machine) Expire(t *rapid.T) {
 	cut := m.store.ExpiryCut(m.class, m.clock.Now().Add(-time.Duration(rapid.IntRange(0, 5).Draw(t, "hours"))*time.Hour))
-	deleted, err := m.log.Expire(context.Background(), m.class, cut)
+	deleted, err := m.log.Expire(context.Background(), m.class, cut, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -286,7 +286,7 @@ func TestExpiredIsInvisibleAndLeavesNoHoles(t *testing.T) {
 	if cut.After(floor) || floor.Sub(cut) >= 24*time.Hour {
 		t.Fatalf("cut at %s for %s", cut, floor)
 	}
-	if _, err := l.Expire(context.Background(), c, cut); err != nil {
+	if _, err := l.Expire(context.Background(), c, cut, ""); err != nil {
 		t.Fatal(err)
 	}
 	if after := look(); describePage(after) != describePage(before) {
@@ -329,7 +329,7 @@ func TestExpiredBucketIsFilledAgain(t *testing.T) {
 	archive(t, l, c, "other@h", "b@h", 1) // stays
 	put(9 * time.Hour)
 	put(9*time.Hour - time.Minute)
-	if ok, err := l.Expire(context.Background(), c, s.ExpiryCut(c, now.Add(-5*time.Hour))); !ok || err != nil {
+	if ok, err := l.Expire(context.Background(), c, s.ExpiryCut(c, now.Add(-5*time.Hour)), ""); !ok || err != nil {
 		t.Fatalf("expire: %v, %v", ok, err)
 	}
 	id := put(9*time.Hour - 2*time.Minute)
@@ -378,7 +378,7 @@ func TestExpiryGivesSpaceBack(t *testing.T) {
 		t.Fatalf("only %d and %d bytes are on disk", logBefore, rowsBefore)
 	}
 	cut := s.ExpiryCut(c, now.Add(2*time.Hour))
-	if _, err := l.Expire(context.Background(), c, cut); err != nil {
+	if _, err := l.Expire(context.Background(), c, cut, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(l.Compact(context.Background(), c, cut), s.Compact(context.Background(), c, cut)); err != nil {

@@ -80,7 +80,7 @@ func (a *Archive) Enforce(ctx context.Context) {
 		h := a.hosts[j.Domainpart()]
 		// What was noted was queued, and may not be in the rows yet.
 		if _, err = h.Log.AppendWait(ctx); err == nil {
-			err = a.enforce(ctx, h, owner)
+			err = a.enforce(ctx, h, owner, "")
 		}
 		if err != nil {
 			a.failed(ctx, h, "a quota could not be enforced, which is tried again when the archive grows", err)

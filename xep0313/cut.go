@@ -46,7 +46,7 @@ func (a *Archive) cut(ctx context.Context, h *host, owner string, up ulid.ULID, 
 // enforce cuts owner's archive to what is kept of it: at once what is older than a
 // retention of their own, and with a quota that is exceeded a sixteenth more than
 // must go, so that it need not be done again for every message.
-func (a *Archive) enforce(ctx context.Context, h *host, owner string) error {
+func (a *Archive) enforce(ctx context.Context, h *host, owner, actor string) error {
 	keep, err := a.keeps(h, owner)
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (a *Archive) enforce(ctx context.Context, h *host, owner string) error {
 	if keep.expiresAfter > 0 && keep.expiresAfter != h.Options.ExpiresAfter {
 		var up ulid.ULID
 		if up = log.FirstAt(q.NotBefore); up != (ulid.ULID{}) {
-			if _, err := a.cut(ctx, h, owner, before(up), log.CutCause_CUT_CAUSE_RETENTION, ""); err != nil {
+			if _, err := a.cut(ctx, h, owner, before(up), log.CutCause_CUT_CAUSE_RETENTION, actor); err != nil {
 				return err
 			}
 		}
@@ -71,7 +71,7 @@ func (a *Archive) enforce(ctx context.Context, h *host, owner string) error {
 	if err != nil || !ok {
 		return err
 	}
-	_, err = a.cut(ctx, h, owner, up, log.CutCause_CUT_CAUSE_QUOTA, "")
+	_, err = a.cut(ctx, h, owner, up, log.CutCause_CUT_CAUSE_QUOTA, actor)
 	return err
 }
 

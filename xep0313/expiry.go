@@ -26,7 +26,7 @@ func (a *Archive) RunExpiry(ctx context.Context) {
 			t := time.NewTicker(h.Options.CleanupInterval)
 			defer t.Stop()
 			for {
-				if err := a.cleanUp(ctx, h); err != nil && !errors.Is(err, context.Canceled) {
+				if err := a.cleanUp(ctx, h, ""); err != nil && !errors.Is(err, context.Canceled) {
 					a.logger.Error("expiry failed and is tried again at the next interval",
 						zap.String("host", h.Name), zap.Duration("interval", h.Options.CleanupInterval), zap.Error(err))
 				}
@@ -42,19 +42,19 @@ func (a *Archive) RunExpiry(ctx context.Context) {
 	wg.Wait()
 }
 
-// cleanUp is one run for one host.
-func (a *Archive) cleanUp(ctx context.Context, h *host) error {
+// cleanUp is one run for one host, which actor asked for, if somebody did.
+func (a *Archive) cleanUp(ctx context.Context, h *host, actor string) error {
 	if _, held := h.Log.RetentionTime(); held {
 		a.metrics.expiryRuns.WithLabelValues("held").Inc()
 		a.logger.Error("nothing expires, since the clock is too far ahead", zap.String("host", h.Name))
 		return a.scrubOwed(ctx, h)
 	}
-	if err := a.expire(ctx, h); err != nil {
+	if err := a.expire(ctx, h, actor); err != nil {
 		return err
 	}
 	for owner, err := range h.Archives.Owners(h.class) {
 		if err == nil {
-			err = a.enforceIfOwn(ctx, h, owner)
+			err = a.enforceIfOwn(ctx, h, owner, actor)
 		}
 		if err != nil {
 			return err
@@ -68,12 +68,12 @@ func (a *Archive) cleanUp(ctx context.Context, h *host) error {
 
 // enforceIfOwn is enforce for archives that something else than the host's expiry
 // holds for.
-func (a *Archive) enforceIfOwn(ctx context.Context, h *host, owner string) error {
+func (a *Archive) enforceIfOwn(ctx context.Context, h *host, owner, actor string) error {
 	keep, err := a.keeps(h, owner)
 	if err != nil || keep == (retention{expiresAfter: h.Options.ExpiresAfter}) {
 		return err
 	}
-	return a.enforce(ctx, h, owner)
+	return a.enforce(ctx, h, owner, actor)
 }
 
 // scrubOwed makes the files forget what is still to be forgotten, if anything.
@@ -87,13 +87,13 @@ func (a *Archive) scrubOwed(ctx context.Context, h *host) error {
 // expire deletes what the host's messages that are older than its retention
 // leave on disk, up to the last whole time bucket, and gives the space back. To
 // queries they do not exist already.
-func (a *Archive) expire(ctx context.Context, h *host) error {
+func (a *Archive) expire(ctx context.Context, h *host, actor string) error {
 	if h.Options.ExpiresAfter == 0 {
 		return nil
 	}
 	now, _ := h.Log.RetentionTime()
 	cut := h.Archives.ExpiryCut(h.class, now.Add(-h.Options.ExpiresAfter))
-	deleted, err := h.Log.Expire(ctx, h.class, cut)
+	deleted, err := h.Log.Expire(ctx, h.class, cut, actor)
 	switch {
 	case err != nil:
 		a.metrics.expiryRuns.WithLabelValues("failed").Inc()
@@ -121,8 +121,8 @@ var ErrTimeHeld = errors.New("nothing expires, since the clock is ahead of the t
 
 // Expire runs expiry, own retentions and quotas once for each host, or with "" for
 // all; dry, it deletes nothing. It says what goes, for which it looks into every
-// archive.
-func (a *Archive) Expire(ctx context.Context, host string, dry bool) (runs []Expiring, err error) {
+// archive. actor is who asked for it.
+func (a *Archive) Expire(ctx context.Context, host, actor string, dry bool) (runs []Expiring, err error) {
 	for name, h := range a.hosts {
 		if host != "" && name != host {
 			continue
@@ -132,7 +132,7 @@ func (a *Archive) Expire(ctx context.Context, host string, dry bool) (runs []Exp
 		}
 		e, err := a.expiring(ctx, h)
 		if err == nil && !dry {
-			err = a.cleanUp(ctx, h)
+			err = a.cleanUp(ctx, h, actor)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("expire the messages of %s: %w", name, err)

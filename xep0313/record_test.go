@@ -447,7 +447,7 @@ func TestExpiredIsInvisibleAtOnce(t *testing.T) {
 		t.Errorf("an expired id: %+v", a)
 	}
 	advance(48 * time.Hour)
-	if err := f.expire(context.Background(), f.hosts["test.example"]); err != nil {
+	if err := f.expire(context.Background(), f.hosts["test.example"], ""); err != nil {
 		t.Fatal(err)
 	}
 	if a := f.query(juliet, nil, ""); a.count != "0" || !a.complete {

@@ -38,7 +38,7 @@ func TestClockAYearAhead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := archive.Expire(t.Context(), "", false); errors.Is(err, xep0313.ErrTimeHeld) != held || !held && err != nil {
+		if _, err := archive.Expire(t.Context(), "", "", false); errors.Is(err, xep0313.ErrTimeHeld) != held || !held && err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 		page, err := s.messages[0].opened.Projections.Query(projections.Query{Class: w.class, Owner: "owner@h"})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -186,6 +187,10 @@ func TestErasedLeavesNoByte(t *testing.T) {
 // the files with the next clean-up, and what is older than a user's retention too.
 func TestForgottenLeavesNoByte(t *testing.T) {
 	const juliet, romeo = "juliet@test.example", "romeo@test.example"
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := newComponentServer(t)
 	s := linked(t, server)
 	r := s.serve()
@@ -234,6 +239,7 @@ func TestForgottenLeavesNoByte(t *testing.T) {
 	s.run("", "expire", "--dry-run").want(0, "test.example: would delete messages of 1 archives", "older than a user's own      15 messages, ")
 	s.has("it is poppycock 29", ".sst")
 	s.run("", "expire", "test.example").want(0, "test.example: deleted messages of 1 archives")
+	s.run("", "audit", "--owner", romeo, "--kind", "cut", "--actor", "operator:"+me.Username).want(0, "older than the user's own retention: 15 messages, ")
 	s.hasNot("it is poppycock")
 	s.run("", "expire", "--dry-run", "--json").want(0, `{"host":"test.example","archives":0,`)
 	s.run("", "expire", "elsewhere.example").want(2, "none of this server's hosts")

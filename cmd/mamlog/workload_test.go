@@ -304,7 +304,7 @@ func (w *workload) expire() error {
 	w.ledger.cut = later(w.ledger.cut, log.FirstAt(at))
 	w.ledger.mu.Unlock()
 	ctx := context.Background()
-	if _, err := w.messages().Log.Expire(ctx, w.class, at); err != nil {
+	if _, err := w.messages().Log.Expire(ctx, w.class, at, ""); err != nil {
 		w.fail(err)
 		return nil
 	}
