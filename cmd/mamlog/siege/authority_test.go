@@ -450,7 +450,7 @@ func (r *realm) unauthenticated(typ, payload string) string {
 // anotherUID runs the commands as a user who has nothing to do with the server.
 func (r *realm) anotherUID(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("only root can become another user")
+		conformance.Skip(t, "only root can become another user")
 	}
 	bin, err := conformance.Binary()
 	if err != nil {
