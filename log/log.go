@@ -91,8 +91,12 @@ type Log struct {
 	pending map[string]ulid.ULID // once keys queued but not yet readable in db
 	closed  bool
 	err     error
-	taking  int              // entries on their way that change what is in the log already
-	scrubs  map[Class]span   // see Owed
+	taking  int            // entries on their way that change what is in the log already
+	scrubs  map[Class]debt // see Owed
+	debts   int            // that there ever were
+
+	snapshots map[*Snapshot]chan struct{} // that are open, with what is closed with them
+
 	flying  []*group         // taken for a commit and not finished, in order
 	refuses map[string]error // why nothing is appended, by who says so
 	doubt   *group           // the last one that was answered before it landed
@@ -138,6 +142,7 @@ func Open(dir string, o Options) (*Log, error) {
 		clock: o.Clock, logger: o.Logger, maxJump: o.MaxJump,
 		pending:   make(map[string]ulid.ULID),
 		refuses:   make(map[string]error),
+		snapshots: make(map[*Snapshot]chan struct{}),
 		suspended: make(chan struct{}, 1),
 		wake:      make(chan struct{}, 1),
 		syncing:   make(chan struct{}, 1),

@@ -2,7 +2,6 @@ package log
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -192,15 +191,6 @@ func (g *group) addForget(p Personal) error {
 		if err := g.batch.Delete(personalKey(id), nil); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// ScrubPersonal makes the files of the store forget personal content that was
-// erased. Reading and appending go on meanwhile.
-func (l *Log) ScrubPersonal(ctx context.Context) error {
-	if err := l.scrub(ctx, []byte{kindPersonal}, []byte{kindPersonal}); err != nil {
-		return fmt.Errorf("log: scrub personal content: %w", err)
 	}
 	return nil
 }

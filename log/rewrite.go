@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
@@ -81,22 +83,34 @@ func scrubKey(c Class) []byte {
 	return append(append([]byte{kindMeta}, "scrub"...), byte(c>>8), byte(c))
 }
 
+// debt is what files still have that is to be forgotten; of the class Audit,
+// personal content.
+type debt struct {
+	span
+	number int // of what was added last, among all debts since the log was opened
+}
+
 // owe notes in the batch that the files still have what e takes away. l.mu is
 // held.
 func (l *Log) owe(g *group, e Entry) error {
-	if len(e.Rewrites) == 0 {
+	if len(e.Rewrites) == 0 && len(e.Forget.records) == 0 {
 		return nil
 	}
-	s := l.scrubs[e.Class]
+	d := l.scrubs[e.Class]
 	for _, w := range e.Rewrites {
-		s = s.with(w.Record).with(w.Archived)
+		d.span = d.with(w.Record).with(w.Archived)
 	}
-	l.scrubs[e.Class] = s
-	return g.batch.Set(scrubKey(e.Class), append(s.from[:], s.to[:]...), nil)
+	for _, id := range e.Forget.records {
+		d.span = d.with(id)
+	}
+	l.debts++
+	d.number = l.debts
+	l.scrubs[e.Class] = d
+	return g.batch.Set(scrubKey(e.Class), append(d.from[:], d.to[:]...), nil)
 }
 
 func (l *Log) loadScrubs() error {
-	l.scrubs = make(map[Class]span)
+	l.scrubs = make(map[Class]debt)
 	for _, c := range l.Classes() {
 		b, err := l.get(scrubKey(c))
 		if errors.Is(err, pebble.ErrNotFound) {
@@ -108,56 +122,85 @@ func (l *Log) loadScrubs() error {
 		if len(b) != 32 {
 			return fmt.Errorf("the range to scrub has %d bytes instead of 32: the store is damaged", len(b))
 		}
-		l.scrubs[c] = span{ulid.ULID(b[:16]), ulid.ULID(b[16:])}
+		l.scrubs[c] = debt{span: span{ulid.ULID(b[:16]), ulid.ULID(b[16:])}}
 	}
 	return nil
 }
 
 // Owed is the range of record and archive ids in which records were rewritten
-// that the files still have as they were; ok is false if there are none.
+// that the files still have as they were, or in Audit of those whose personal
+// content they have; ok is false if there are none.
 func (l *Log) Owed(c Class) (from, to ulid.ULID, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s, ok := l.scrubs[c]
-	return s.from, s.to, ok
+	d, ok := l.owed(c)
+	return d.from, d.to, ok
 }
 
-// Scrub makes the files of the store forget what rewrites of the class took away:
-// it rewrites all tables of the range, which for a wide one are many, and ends the
-// files of the write-ahead log that were written to until now. forget is called
-// before that is noted as done: followers scrub theirs. Reading and appending go
-// on meanwhile.
+func (l *Log) owed(c Class) (d debt, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, ok = l.scrubs[c]
+	return d, ok
+}
+
+// Scrub makes the files of the store forget what rewrites of the class took away,
+// or of Audit, personal content that was erased: it rewrites all tables of the
+// range, which for a wide one are many, and ends the files of the write-ahead log
+// that were written to until now. forget is called before that is noted as done:
+// followers scrub theirs. Reading and appending go on meanwhile.
 func (l *Log) Scrub(ctx context.Context, c Class, forget func(from, to ulid.ULID) error) error {
-	from, to, ok := l.Owed(c)
+	d, ok := l.owed(c)
 	if !ok {
 		return nil
 	}
-	if _, err := l.AppendWait(ctx); err != nil { // what is owed is in the engine
+	if err := l.Settle(ctx); err != nil { // what is owed is in the engine
 		return err
 	}
-	if err := l.scrub(ctx, recordKey(c, from), recordKey(c, to), importKey(c, from), importKey(c, to)); err != nil {
+	if err := l.readersGone(ctx); err != nil {
+		return err
+	}
+	ranges := [][]byte{recordKey(c, d.from), recordKey(c, d.to), importKey(c, d.from), importKey(c, d.to)}
+	if c == Audit {
+		ranges = [][]byte{personalKey(d.from), personalKey(d.to)}
+	}
+	if err := l.scrub(ctx, ranges...); err != nil {
 		return fmt.Errorf("log: scrub the class %q: %w", l.ClassName(c), err)
 	}
-	if err := forget(from, to); err != nil {
+	if err := forget(d.from, d.to); err != nil {
 		return err
 	}
-	if paid, err := l.paid(c, span{from, to}); err != nil || !paid {
+	if paid, err := l.paid(c, d); err != nil || !paid {
 		return err // more is owed by now
 	}
 	_, err := l.AppendWait(ctx)
 	return err
 }
 
-// paid lets the next commit note that nothing is owed any more, if nothing but s
+// paid lets the next commit note that nothing is owed any more, if nothing but d
 // is. The note has its place in the order of the commits, like what is owed.
-func (l *Log) paid(c Class, s span) (bool, error) {
+func (l *Log) paid(c Class, d debt) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.scrubs[c] != s {
+	if l.scrubs[c] != d {
 		return false, nil
 	}
 	delete(l.scrubs, c)
 	return true, l.open.batch.Delete(scrubKey(c), nil)
+}
+
+// readersGone waits for who has been reading the log from a snapshot till now: for
+// them the engine keeps what is to be forgotten.
+func (l *Log) readersGone(ctx context.Context) error {
+	l.mu.Lock()
+	open := slices.Collect(maps.Values(l.snapshots))
+	l.mu.Unlock()
+	for _, closed := range open {
+		select {
+		case <-closed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // scrub rewrites the tables of the ranges, which are given by their first and

@@ -16,8 +16,9 @@ import (
 // all records. It stops at the first error, which it yields.
 func (l *Log) Scan(after ulid.ULID) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		last := l.Last()
-		s := &Snapshot{log: l, db: l.db.NewSnapshot(), Last: last}
+		l.mu.Lock()
+		s := l.snapshot()
+		l.mu.Unlock()
 		defer s.Close()
 		s.Scan(after)(yield)
 	}
@@ -30,8 +31,24 @@ type Snapshot struct {
 	Last ulid.ULID // the newest record in it
 }
 
-// Close releases the snapshot.
-func (s *Snapshot) Close() error { return s.db.Close() }
+// snapshot opens one. l.mu is held.
+func (l *Log) snapshot() *Snapshot {
+	last := l.Last() // first, so that it is in the snapshot
+	s := &Snapshot{log: l, db: l.db.NewSnapshot(), Last: last}
+	l.snapshots[s] = make(chan struct{})
+	return s
+}
+
+// Close releases the snapshot. Until then the files of the store keep all that is in
+// it, and Scrub waits.
+func (s *Snapshot) Close() error {
+	err := s.db.Close()
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	close(s.log.snapshots[s])
+	delete(s.log.snapshots, s)
+	return err
+}
 
 // Snapshot returns the log as of a moment at which the followers have applied
 // what is in it and nothing else, and calls then at that very moment: a snapshot
@@ -48,7 +65,7 @@ func (l *Log) Snapshot(then func()) (*Snapshot, error) {
 			if err == nil {
 				l.mu.Lock()
 				if l.taking == 0 {
-					s = &Snapshot{log: l, db: l.db.NewSnapshot(), Last: l.Last()}
+					s = l.snapshot()
 					then()
 				} else {
 					err = l.suspension() // or it would be tried again all the time

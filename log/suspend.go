@@ -1,6 +1,7 @@
 package log
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -61,6 +62,22 @@ func (l *Log) suspension() error {
 	if l.doubt != nil {
 		// What is decided now could be ordered after what it doesn't know of.
 		return fmt.Errorf("%w: what was under way is not settled yet", ErrSuspended)
+	}
+	return nil
+}
+
+// Settle returns when everything that was appended before is durable and applied, or
+// never will be. While what was under way when the log was suspended may still
+// come, it returns an error that wraps ErrSuspended; an append with no entries does
+// not tell.
+func (l *Log) Settle(ctx context.Context) error {
+	if _, err := l.AppendWait(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.doubt != nil {
+		return l.suspension()
 	}
 	return nil
 }

@@ -456,11 +456,16 @@ func (m *machine) Scrub(t *rapid.T) {
 	err := m.log.Scrub(context.Background(), m.class, func(from, to ulid.ULID) error {
 		return m.store.Scrub(context.Background(), m.class, from, to)
 	})
-	if err := errors.Join(err, m.log.ScrubPersonal(context.Background()), m.store.ScrubPersonal(context.Background())); err != nil {
+	err = errors.Join(err, m.log.Scrub(context.Background(), log.Audit, func(_, _ ulid.ULID) error {
+		return m.store.ScrubPersonal(context.Background())
+	}))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if from, to, ok := m.log.Owed(m.class); ok {
-		t.Fatalf("after a scrub, %s to %s is owed", from, to)
+	for _, c := range []log.Class{m.class, log.Audit} {
+		if from, to, ok := m.log.Owed(c); ok {
+			t.Fatalf("after a scrub, %s to %s of the class %d is owed", from, to, c)
+		}
 	}
 }
 

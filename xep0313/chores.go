@@ -79,7 +79,7 @@ func (a *Archive) Enforce(ctx context.Context) {
 		}
 		h := a.hosts[j.Domainpart()]
 		// What was noted was queued, and may not be in the rows yet.
-		if _, err = h.Log.AppendWait(ctx); err == nil {
+		if err = h.Log.Settle(ctx); err == nil {
 			err = a.enforce(ctx, h, owner, "")
 		}
 		if err != nil {

@@ -20,7 +20,7 @@ func (a *Archive) cut(ctx context.Context, h *host, owner string, up ulid.ULID, 
 	all := &log.Cut{Owner: owner, Cause: cause, Actor: actor}
 	for more := true; more && err == nil && ctx.Err() == nil; {
 		err = a.Changing(owner, func() error {
-			if _, err := h.Log.AppendWait(ctx); err != nil { // what is on its way
+			if err := h.Log.Settle(ctx); err != nil { // what is on its way
 				return err
 			}
 			one := &log.Cut{Owner: owner, Cause: cause, Actor: actor}

@@ -53,7 +53,7 @@ func (a *Archive) erase(ctx context.Context, h *host, owner, actor string) (*log
 		if err != nil {
 			return err
 		}
-		if _, err := h.Log.AppendWait(ctx); err != nil { // what is on its way
+		if err := h.Log.Settle(ctx); err != nil { // what is on its way
 			return err
 		}
 		if _, _, newer, err := h.Archives.Bounds(h.class, owner, time.Time{}, order); err != nil {
@@ -102,16 +102,13 @@ func (a *Archive) erasePersonal(ctx context.Context, owner string, order ulid.UL
 }
 
 // scrub makes the files of the host's stores forget what was erased, trimmed or
-// retracted.
+// retracted, if anything is still to be forgotten.
 func (a *Archive) scrub(ctx context.Context, h *host) error {
 	err := h.Log.Scrub(ctx, h.class, func(from, to ulid.ULID) error { return h.Archives.Scrub(ctx, h.class, from, to) })
 	if err != nil {
 		return err
 	}
-	if err := a.log.ScrubPersonal(ctx); err != nil {
-		return err
-	}
-	return a.projections.ScrubPersonal(ctx)
+	return a.log.Scrub(ctx, log.Audit, func(_, _ ulid.ULID) error { return a.projections.ScrubPersonal(ctx) })
 }
 
 // eraseDeleted erases those whose accounts were deleted, or whose erasure was

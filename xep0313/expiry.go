@@ -47,7 +47,7 @@ func (a *Archive) cleanUp(ctx context.Context, h *host, actor string) error {
 	if _, held := h.Log.RetentionTime(); held {
 		a.metrics.expiryRuns.WithLabelValues("held").Inc()
 		a.logger.Error("nothing expires, since the clock is too far ahead", zap.String("host", h.Name))
-		return a.scrubOwed(ctx, h)
+		return a.scrub(ctx, h)
 	}
 	if err := a.expire(ctx, h, actor); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (a *Archive) cleanUp(ctx context.Context, h *host, actor string) error {
 			return ctx.Err()
 		}
 	}
-	return a.scrubOwed(ctx, h)
+	return a.scrub(ctx, h)
 }
 
 // enforceIfOwn is enforce for archives that something else than the host's expiry
@@ -74,14 +74,6 @@ func (a *Archive) enforceIfOwn(ctx context.Context, h *host, owner, actor string
 		return err
 	}
 	return a.enforce(ctx, h, owner, actor)
-}
-
-// scrubOwed makes the files forget what is still to be forgotten, if anything.
-func (a *Archive) scrubOwed(ctx context.Context, h *host) error {
-	if _, _, ok := h.Log.Owed(h.class); !ok {
-		return nil
-	}
-	return a.scrub(ctx, h)
 }
 
 // expire deletes what the host's messages that are older than its retention

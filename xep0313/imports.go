@@ -112,7 +112,7 @@ func (a *Archive) beginImports(sides []side) (held []*importing, err error) {
 		if s.importing = a.imports.hold(s.owner); s.importing == nil {
 			if !slices.Contains(waited, s.host.Log) {
 				// After this the rows show all that was queued for the owners before.
-				if _, err := s.host.Log.AppendWait(context.Background()); err != nil {
+				if err := s.host.Log.Settle(context.Background()); err != nil {
 					return held, err
 				}
 				waited = append(waited, s.host.Log)

@@ -51,7 +51,7 @@ func settle(logs ...*log.Log) error {
 		if slices.Contains(logs[:i], l) {
 			continue
 		}
-		if _, err := l.AppendWait(context.Background()); err != nil {
+		if err := l.Settle(context.Background()); err != nil {
 			return err
 		}
 	}
