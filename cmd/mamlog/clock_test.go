@@ -9,7 +9,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 
-	"mamlog/log"
 	"mamlog/projections"
 	"mamlog/xep0313"
 )
@@ -48,7 +47,9 @@ func TestClockAYearAhead(t *testing.T) {
 	}
 	for range 10 {
 		x, e := w.message("owner@h")
-		w.append([]*written{x}, []log.Entry{e})
+		if err := w.append([]*written{x}, []xep0313.Side{e}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.wg.Wait()
 	left("at first", false, 10)

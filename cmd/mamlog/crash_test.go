@@ -1,14 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.uber.org/zap"
+
+	"mamlog/xep0313"
 )
 
 // crash is the state of the disk after one, with what was known before.
@@ -27,6 +31,7 @@ type crasher struct {
 	disk    *vfs.MemFS
 	ledger  *ledger
 	clock   *simulated
+	oneIn   int // of the operations is crashed at
 	at      int
 	limit   int
 	crashes chan<- crash
@@ -41,7 +46,7 @@ func (c *crasher) MaybeError(op errorfs.Op) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.at == c.limit {
+	if c.at == c.limit || c.rng.IntN(c.oneIn) > 0 {
 		return nil
 	}
 	c.at++
@@ -54,13 +59,13 @@ func (c *crasher) MaybeError(op errorfs.Op) error {
 func (c *crasher) String() string { return "crasher" }
 
 // TestCrashAtEveryWrite crashes at every file operation of a random workload, in
-// turn, and of the starts between. MAMLOG_SEED replays the workload; which of its
+// turn, and of the starts between; in the short form at one in four. MAMLOG_SEED replays the workload; which of its
 // goroutines comes first the seed does not decide.
 func TestCrashAtEveryWrite(t *testing.T) {
 	t.Parallel()
-	points := 500
+	points, oneIn := 500, 4
 	if nightly() {
-		points = 10_000
+		points, oneIn = 10_000, 1
 	}
 	rng := rand.New(rand.NewPCG(seed(t), 5))
 	crashes := make(chan crash)
@@ -78,6 +83,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 		})
 	}
 	done, runs := 0, 0
+	did := make(map[string]int)
 	ended := func() bool {
 		select {
 		case <-stop:
@@ -90,8 +96,8 @@ func TestCrashAtEveryWrite(t *testing.T) {
 		runs++
 		mem := vfs.NewCrashableMem()
 		l, clock := newLedger(), newSimulated()
-		c := &crasher{rng: rand.New(rand.NewPCG(rng.Uint64(), 0)), disk: mem, ledger: l, clock: clock, limit: points - done, crashes: crashes}
-		err := live(rng, errorfs.Wrap(mem, c), clock, l, func() bool { return ended() || done+c.count() >= points })
+		c := &crasher{rng: rand.New(rand.NewPCG(rng.Uint64(), 0)), disk: mem, ledger: l, clock: clock, oneIn: oneIn, limit: points - done, crashes: crashes}
+		err := live(rng, errorfs.Wrap(mem, c), clock, l, did, func() bool { return ended() || done+c.count() >= points })
 		if err != nil {
 			t.Error(err)
 			failed.Do(func() { close(stop) })
@@ -100,7 +106,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	}
 	close(crashes)
 	verifiers.Wait()
-	figures(t, "%d crash points in %d workloads", done, runs)
+	figures(t, "%d crash points in %d workloads with %s", done, runs, said(did))
 }
 
 func (c *crasher) count() int {
@@ -109,8 +115,9 @@ func (c *crasher) count() int {
 	return c.at
 }
 
-// live is one workload from an empty disk on, with a few restarts.
-func live(rng *rand.Rand, disk vfs.FS, clock *simulated, l *ledger, enough func() bool) error {
+// live is one workload from an empty disk on, with a few restarts; it counts in did
+// what it does.
+func live(rng *rand.Rand, disk vfs.FS, clock *simulated, l *ledger, did map[string]int, enough func() bool) error {
 	var w *workload
 	for range 3 {
 		s, err := openIn(disk, clock.now, zap.NewNop())
@@ -118,7 +125,9 @@ func live(rng *rand.Rand, disk vfs.FS, clock *simulated, l *ledger, enough func(
 			return err
 		}
 		if w == nil {
-			w, err = newWorkload(rng, s, clock, l)
+			if w, err = newWorkload(rng, s, clock, l); err == nil {
+				w.done = did
+			}
 		} else {
 			err = w.reopened(s)
 		}
@@ -137,7 +146,7 @@ func live(rng *rand.Rand, disk vfs.FS, clock *simulated, l *ledger, enough func(
 }
 
 // verify starts on what the crash left; now and then twice: what the first start
-// writes must not do harm either.
+// writes must not do harm either, and completes what was cut short.
 func (c crash) verify() error {
 	starts := 1
 	if c.at%8 == 0 {
@@ -149,13 +158,84 @@ func (c crash) verify() error {
 			return err
 		}
 		if n == 0 {
-			if err := c.known.verify(s); err != nil {
-				return err
-			}
+			err = c.known.verify(s)
+		} else {
+			err = c.complete(s)
 		}
-		if err := s.Close(); err != nil {
+		if err := errors.Join(err, s.Close()); err != nil {
 			return err
 		}
 	}
-	return nil
+	if starts == 1 {
+		return nil
+	}
+	return c.known.verifyFiles(c.disk)
+}
+
+// complete does what is left to do.
+func (c crash) complete(s *stores) error {
+	w, err := newWorkload(nil, s, c.clock, c.known)
+	if err != nil {
+		return err
+	}
+	if err := w.cleanUp(); err != nil {
+		return err
+	}
+	return c.known.verify(s)
+}
+
+// TestErasureWaitsForReaders: who reads a log when something in it is erased keeps
+// the files from losing it; the erasure waits until they have.
+func TestErasureWaitsForReaders(t *testing.T) {
+	mem := vfs.NewMem()
+	l, clock := newLedger(), newSimulated()
+	s, err := openIn(mem, clock.now, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := newWorkload(rand.New(rand.NewPCG(seed(t), 0)), s, clock, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, side := w.message("owner0@h")
+	if err := w.append([]*written{x}, []xep0313.Side{side}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.wg.Wait()
+	reading, err := w.messages().Log.Snapshot(func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	erased := make(chan error)
+	go func() { erased <- w.erase("owner0@h") }()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, _, owed := w.messages().Log.Owed(w.class); owed {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is erased")
+		}
+	}
+	select {
+	case err := <-erased:
+		t.Errorf("the erasure ends with %v while what it erases is read", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := reading.Close(); err != nil {
+		t.Error(err)
+	}
+	if !t.Failed() {
+		if err := <-erased; err != nil {
+			t.Error(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.verifyFiles(mem); err != nil {
+		t.Error(err)
+	}
+	if x.loss != gone {
+		t.Error("it is not erased")
+	}
 }
