@@ -117,6 +117,15 @@ func (s *Service) Erase(ctx context.Context, r *connect.Request[adminv1.EraseReq
 	}
 	s.running.Add(1)
 	defer s.running.Done()
+	order := func() error { return s.Archive.OrderErasure(ctx, owner, Caller(ctx)) }
+	if s.local(owner) {
+		err = s.Accounts.EndSubscriptions(ctx, owner, order)
+	} else {
+		err = order()
+	}
+	if err != nil {
+		return nil, err
+	}
 	erased, err := s.Archive.Erase(context.WithoutCancel(ctx), owner, Caller(ctx))
 	if err != nil {
 		return nil, err

@@ -85,6 +85,7 @@ func (s *Service) DeleteUser(ctx context.Context, r *connect.Request[adminv1.Del
 	if err != nil {
 		return nil, err
 	}
+	s.Archive.EraseDeleted()
 	return connect.NewResponse(&adminv1.DeleteUserResponse{Jid: j.String()}), nil
 }
 

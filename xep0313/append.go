@@ -375,7 +375,7 @@ func (a *Archive) DeleteArchive(ctx context.Context, owner jid.JID, actor string
 		return nil
 	})
 	if err == nil {
-		poke(a.chores.erase)
+		a.EraseDeleted()
 	}
 	return err
 }

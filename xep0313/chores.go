@@ -49,6 +49,10 @@ func (c *chores) take() map[string]struct{} {
 // that it is not done for each message.
 const choresEvery = time.Second
 
+// EraseDeleted lets RunExpiry erase whose account was deleted, which it otherwise
+// does at the next clean-up.
+func (a *Archive) EraseDeleted() { poke(a.chores.erase) }
+
 // runChores enforces quotas and erases, until ctx ends.
 func (a *Archive) runChores(ctx context.Context) {
 	a.eraseDeleted(ctx)

@@ -12,16 +12,16 @@ import (
 	"mamlog/log"
 )
 
-// Erase lets nothing of owner's be left but the facts and times of what was on
-// record, and that it was erased: the archive with its conversations, what stands
-// in their preferences now and ever did, their roster and their own retention. An
-// account of theirs stays. On return all of it is gone from the stores' files too;
-// for that it reads the whole log of the host, and rewrites much of it. An unknown
-// host or a bad address is a *stanza.Error. actor is who did it.
-func (a *Archive) Erase(ctx context.Context, owner jid.JID, actor string) (*log.Erased, error) {
-	h, bare, err := a.ownerOf(owner)
+// OrderErasure records that nothing of a user's be left but the facts and times of
+// what was on record, and that it was erased: the archive with its conversations,
+// what stands in their preferences now and ever did, their roster and their own
+// retention. An account of theirs stays. On return none of it can be seen any more,
+// and Erase does the rest, or the server that runs, or the next that starts. An
+// unknown host or a bad address is a *stanza.Error. actor is who ordered it.
+func (a *Archive) OrderErasure(ctx context.Context, owner jid.JID, actor string) error {
+	_, bare, err := a.ownerOf(owner)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = a.Changing(bare, func() error {
 		_, err := a.log.AppendWait(context.WithoutCancel(ctx), log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Erase{
@@ -31,7 +31,18 @@ func (a *Archive) Erase(ctx context.Context, owner jid.JID, actor string) (*log.
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("record that %s is to be erased: %w", bare, err)
+		return fmt.Errorf("record that %s is to be erased: %w", bare, err)
+	}
+	return nil
+}
+
+// Erase does what OrderErasure ordered. On return all of it is gone from the
+// stores' files too; for that it reads the whole log of the host, and rewrites much
+// of it.
+func (a *Archive) Erase(ctx context.Context, owner jid.JID, actor string) (*log.Erased, error) {
+	h, bare, err := a.ownerOf(owner)
+	if err != nil {
+		return nil, err
 	}
 	done, err := a.erase(ctx, h, bare, actor)
 	if err != nil {

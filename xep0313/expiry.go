@@ -30,7 +30,7 @@ func (a *Archive) RunExpiry(ctx context.Context) {
 					a.logger.Error("expiry failed and is tried again at the next interval",
 						zap.String("host", h.Name), zap.Duration("interval", h.Options.CleanupInterval), zap.Error(err))
 				}
-				poke(a.chores.erase) // what failed before
+				a.EraseDeleted() // what failed before
 				select {
 				case <-ctx.Done():
 					return

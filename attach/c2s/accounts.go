@@ -104,29 +104,45 @@ func (a *Accounts) change(ctx context.Context, j jid.JID, actor, password string
 		}}}}, entries...)
 	}
 	if remove {
+		// What is personal in these is erased with the account, as all that is before its end.
 		ends, err := a.endSubscriptions(j.String())
 		if err != nil {
 			return err
 		}
-		entries = append(ends, entries...)
 		// Nor must their preferences govern another's messages.
 		before, _, err := a.Projections.Preferences(j.String())
 		if err != nil {
 			return err
 		}
 		if before != nil {
-			entries = append(entries, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Preferences{
+			ends = append(ends, log.Entry{Class: log.Audit, Event: &log.Event{Kind: &log.Event_Preferences{
 				Preferences: &log.PreferencesChanged{
 					Owner: j.String(), Before: before, Actor: actor, Cause: log.Cause_CAUSE_ACCOUNT_DELETED,
 				},
 			}}})
 		}
+		entries = append(ends, entries...)
 	}
 	// The next change must see this one, also if whoever asked for it leaves.
 	if _, err = a.Log.AppendWait(context.WithoutCancel(ctx), entries...); err != nil {
 		return fmt.Errorf("record the account %s: %w", j, err)
 	}
 	return nil
+}
+
+// EndSubscriptions ends those of an account whose roster goes, which gone sees to:
+// until that returns nobody can change a roster. Contacts keep the account in theirs.
+func (a *Accounts) EndSubscriptions(ctx context.Context, j jid.JID, gone func() error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ends, err := a.endSubscriptions(j.String())
+	if err != nil {
+		return err
+	}
+	if _, err := a.Log.AppendWait(context.WithoutCancel(ctx), ends...); err != nil {
+		return fmt.Errorf("end the subscriptions of %s: %w", j, err)
+	}
+	return gone()
 }
 
 // endSubscriptions are the changes of other people's rosters that go with the

@@ -2,18 +2,24 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
+
+	"mamlog/cmd/mamlog/conformance"
 )
 
 // filesWith lists the files of the site that have text anywhere: as they are, and
@@ -181,6 +187,144 @@ func TestErasedLeavesNoByte(t *testing.T) {
 	if got := s.run("", "query", romeo, "--json").want(0).messages(); len(got) != 200 {
 		t.Errorf("romeo has %d messages, want 200", len(got))
 	}
+}
+
+// salt asks for the salt of a user's SCRAM keys, which the server tells whoever
+// begins to log in.
+func salt(t *testing.T, addr, user string) string {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	first := base64.StdEncoding.EncodeToString([]byte("n,,n=" + user + ",r=nonce"))
+	fmt.Fprintf(c, "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='test.example' version='1.0'>"+
+		"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-256'>%s</auth>", first)
+	var got strings.Builder
+	for b := make([]byte, 1); !strings.HasSuffix(got.String(), "</challenge>"); got.Write(b) {
+		if _, err := io.ReadFull(c, b); err != nil {
+			t.Fatalf("the server said %q: %v", got.String(), err)
+		}
+	}
+	_, challenge, _ := strings.Cut(strings.TrimSuffix(got.String(), "</challenge>"), "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>")
+	plain, err := base64.StdEncoding.DecodeString(challenge)
+	if err != nil {
+		t.Fatalf("%s: %v", got.String(), err)
+	}
+	_, text, _ := strings.Cut(string(plain), ",s=")
+	text, _, _ = strings.Cut(text, ",")
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(b) < 8 {
+		t.Fatalf("%q has the salt %q: %v", plain, text, err)
+	}
+	return string(b)
+}
+
+// TestErasedAccountLeavesNoByte: of all that the embedded host keeps of a user no
+// file has a byte after an erasure, but what verifies their password, and after the
+// end of the account not that either; and their contacts don't take whoever has the
+// name next for the same.
+func TestErasedAccountLeavesNoByte(t *testing.T) {
+	const juliet, romeo = "juliet@test.example", "romeo@test.example"
+	s := newSite(t, "")
+	for _, user := range []string{juliet, romeo} {
+		s.run("secret", "user", "add", user).want(0)
+	}
+	var r *running
+	dial := func(user string) *conformance.Client {
+		t.Helper()
+		c, err := conformance.Dial(t.Context(), conformance.DialOptions{
+			Addr: r.ready["c2s"].(string), Domain: "test.example", User: user, Password: "secret", Resource: "r",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Drop)
+		return c
+	}
+	roster := func(c *conformance.Client, typ, items string) string {
+		t.Helper()
+		e, err := c.Call(typ, "<query xmlns='jabber:iq:roster'>"+items+"</query>")
+		if err != nil || e.Attr("type") != "result" {
+			t.Fatalf("%s, %v", e, err)
+		}
+		return e.String()
+	}
+	// subscribe makes each see the other, and what they say of each other personal.
+	subscribe := func(word string) {
+		t.Helper()
+		a, b := dial("juliet"), dial("romeo")
+		roster(a, "set", "<item jid='"+romeo+"' name='"+word+"'><group>a group of "+word+"</group></item>")
+		roster(a, "set", "<item jid='"+word+"@test.example'/>")
+		for _, step := range []struct {
+			c       *conformance.Client
+			typ, to string
+		}{{a, "subscribe", romeo}, {b, "subscribed", juliet}, {b, "subscribe", juliet}, {a, "subscribed", romeo}} {
+			step.c.Send("<presence type='" + step.typ + "' to='" + step.to + "'/>")
+			if _, err := step.c.Call("get", "<ping xmlns='urn:xmpp:ping'/>"); err != nil { // it is done
+				t.Fatal(err)
+			}
+		}
+		b.Send("<message type='chat' to='" + juliet + "'><body>" + word + "</body></message>")
+		s.run("", "prefs", "set", juliet, "--never", word+"@remote.example").want(0)
+		s.run("", "retention", "set", juliet, "--quota-items", "1000").want(0)
+		if got := roster(b, "get", ""); !strings.Contains(got, "both") {
+			t.Fatalf("romeo's roster is %s", got)
+		}
+		a.Drop()
+		b.Drop()
+	}
+	restart := func() {
+		t.Helper()
+		if r != nil {
+			if code := r.stop(syscall.SIGTERM); code != 0 {
+				t.Fatalf("exit code %d:\n%s", code, r.log)
+			}
+		}
+		r = s.serve()
+	}
+	alone := func() {
+		t.Helper()
+		if got := roster(dial("romeo"), "get", ""); !strings.Contains(got, juliet) || !strings.Contains(got, "none") {
+			t.Errorf("romeo's roster is %s", got)
+		}
+	}
+
+	restart()
+	subscribe("balderdash")
+	restart() // and all of it is in tables
+	keys := salt(t, r.ready["c2s"].(string), "juliet")
+	for _, text := range []string{"a group of balderdash", "balderdash@test.example", "balderdash@remote.example", "<body>balderdash", keys} {
+		s.has(text, ".sst")
+	}
+	s.run("", "erase", juliet, "--yes").want(0, "erased "+juliet+": 1 messages, ", "1 changes of preferences and ")
+	s.run("", "retention", "show", juliet).want(0, "none (the host's)")
+	a := dial("juliet")
+	if got := roster(a, "get", ""); strings.Contains(got, "item") {
+		t.Errorf("juliet's roster is %s", got)
+	}
+	a.Drop()
+	alone()
+	restart()
+	// What romeo sent is in his archive.
+	for _, text := range []string{"a group of balderdash", "balderdash@test.example", "balderdash@remote.example"} {
+		s.hasNot(text)
+	}
+	s.has(keys, ".sst")
+
+	subscribe("gibberish")
+	s.has("a group of gibberish", ".log")
+	s.run("", "user", "delete", juliet, "--yes").want(0)
+	s.run("", "user", "delete", romeo, "--yes").want(0)
+	for deadline := time.Now().Add(time.Minute); len(s.filesWith("gibberish"))+len(s.filesWith("balderdash"))+len(s.filesWith(keys)) > 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("a minute after the accounts were deleted, %v, %v and %v have what was theirs",
+				s.filesWith("gibberish"), s.filesWith("balderdash"), s.filesWith(keys))
+		}
+	}
+	s.run("", "check").want(0)
 }
 
 // TestForgottenLeavesNoByte: what was trimmed, retracted or exceeded a quota leaves
