@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -213,5 +214,21 @@ func coded(err error) error {
 	case errors.Is(err, context.Canceled):
 		return connect.NewError(connect.CodeCanceled, err)
 	}
+	if damage := log.Damaged(err); damage != nil {
+		return connect.NewError(connect.CodeDataLoss, advised(damage))
+	}
 	return connect.NewError(connect.CodeInternal, err)
+}
+
+// advised says what is left to do where a file of a store is damaged.
+func advised(damage *log.DamagedError) error {
+	const (
+		ofRows = "The log has all that is in it: 'mamlog rebuild' makes the projections anew"
+		ofLog  = "It is a file of the log, and nothing else has all that is in that part: don't rebuild, keep the files, and go by docs/reliability.md, 'When a file is damaged'"
+	)
+	advice := ofLog
+	if filepath.Base(filepath.Dir(filepath.Dir(damage.File))) == "projections" {
+		advice = ofRows
+	}
+	return fmt.Errorf("%w\n%s is damaged. %s", damage, damage.File, advice)
 }

@@ -1,6 +1,8 @@
 package log
 
 import (
+	"strings"
+
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
 )
@@ -22,10 +24,33 @@ func (e engineLogger) Infof(format string, args ...any) { e.Debugf(format, args.
 func EngineListener(l *zap.Logger) *pebble.EventListener {
 	return &pebble.EventListener{
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
-			l.Error("A FILE OF THE STORE IS DAMAGED: run 'mamlog check'", zap.String("file", i.Path), zap.Error(i.Details))
+			l.Error("A FILE OF THE STORE IS DAMAGED: run 'mamlog check'", zap.String("file", i.Path), zap.String("error", i.Details.Error()))
 		},
 		BackgroundError: func(err error) {
-			l.Warn("the storage engine tries again what failed", zap.Error(err))
+			l.Warn("the storage engine tries again what failed", zap.String("error", inWords(err)))
 		},
 	}
+}
+
+// DamagedError says which file it was that a read failed of.
+type DamagedError struct {
+	File string
+	err  error
+}
+
+func (e *DamagedError) Error() string { return inWords(e.err) }
+func (e *DamagedError) Unwrap() error { return e.err }
+
+// Damaged returns what err says of a damaged file, nil if it says nothing of one.
+func Damaged(err error) *DamagedError {
+	i := pebble.ExtractDataCorruptionInfo(err)
+	if i == nil {
+		return nil
+	}
+	return &DamagedError{i.Path, err}
+}
+
+// inWords is what the engine says without its internals.
+func inWords(err error) string {
+	return strings.ReplaceAll(err.Error(), "\n<corruption detail carrier>", "")
 }
