@@ -189,7 +189,7 @@ func TestDelegation(t *testing.T) {
 			t.Errorf("romeo reads %q", bodies(sent))
 		}
 
-		if own := features(t, juliet, ""); !slices.Contains(own, "urn:xmpp:mam:2") || !slices.Contains(own, "urn:xmpp:mam:2#extended") {
+		if own := features(t, juliet, ""); !slices.Contains(own, "urn:xmpp:mam:2") || !slices.Contains(own, "urn:xmpp:mam:2#extended") || slices.Contains(own, "urn:mamlog:trim:0") {
 			t.Errorf("an account announces %q", own)
 		}
 		if theirs := features(t, juliet, s.Host); slices.Contains(theirs, "urn:xmpp:mam:2") {

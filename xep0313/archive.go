@@ -38,8 +38,11 @@ const (
 // Features are what an account's bare JID, and its server, advertise in
 // disco#info for the archive (XEP-0313 section 9).
 func Features() []string {
-	return []string{NS, NSExtended, NSGroupchat, NSStanzaID, NSRSM, NSRetract, NSTombstone, NSTrim}
+	return append(ReadFeatures(), NSRetract, NSTombstone, NSTrim)
 }
+
+// ReadFeatures are those of them that hold where nothing but queries comes here.
+func ReadFeatures() []string { return []string{NS, NSExtended, NSGroupchat, NSStanzaID, NSRSM} }
 
 // Options are one host's archiving options, under mod_mam's names.
 type Options struct {

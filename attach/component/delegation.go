@@ -144,13 +144,13 @@ func (c *call) delegationOf(iq, out []byte) []byte {
 // nestedInfo answers what a server asks before it delegates (XEP-0355 section 7.2):
 // which features the namespace brings to accounts. For the server's own address it
 // brings nothing, and an error says so best: with any other answer ejabberd announces
-// an archive there.
+// an archive there. Neither trims nor retractions are delegated.
 func (c *call) nestedInfo(node string) *stanza.Error {
 	if c.h == nil || !c.s.l.config.Delegation || node != delegationNS+"1:bare:"+xep0313.NS && node != delegationNS+"2:bare:"+xep0313.NS {
 		return stanza.ItemNotFound("")
 	}
 	q := stanza.New(nsInfo, "query", "node", node)
-	for _, f := range xep0313.Features() {
+	for _, f := range xep0313.ReadFeatures() {
 		q.Add(stanza.New(nsInfo, "feature", "var", f))
 	}
 	c.reply(q.Append(nil, nsAccept))

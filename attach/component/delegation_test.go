@@ -118,7 +118,7 @@ func TestNestedInfo(t *testing.T) {
 	for _, version := range []string{"1", "2"} {
 		node := "urn:xmpp:delegation:" + version + ":bare:urn:xmpp:mam:2"
 		q := p.ask("get", testHost, testDomain, `<query xmlns='`+nsInfo+`' node='`+node+`'/>`).Child(nsInfo, "query")
-		if q.Attr("node") != node || len(q.Elements()) != len(xep0313.Features()) {
+		if q.Attr("node") != node || len(q.Elements()) != len(xep0313.ReadFeatures()) {
 			t.Errorf("%s: %s", node, q.Bytes())
 		}
 		if e := p.ask("get", "remote.example", testDomain, `<query xmlns='`+nsInfo+`' node='`+node+`'/>`); condition(e) != "cancel/item-not-found" {
