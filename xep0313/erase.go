@@ -98,8 +98,11 @@ func (a *Archive) erase(ctx context.Context, h *host, owner, actor string) (*log
 
 func (a *Archive) erasePersonal(ctx context.Context, owner string, order ulid.ULID, done *log.Erased) error {
 	r, ok, err := a.log.Get(log.Audit, order)
-	if err != nil || !ok {
-		return fmt.Errorf("the order to erase, %s, is not in the log: %w", order, err)
+	if err == nil && !ok {
+		err = fmt.Errorf("the order to erase, %s, is not in the log", order)
+	}
+	if err != nil {
+		return err
 	}
 	personal, err := a.log.PersonalOf(owner, order, r.Event.GetAccount() != nil)
 	if err != nil {

@@ -571,14 +571,22 @@ func (w *workload) erase(owner string) error {
 	}
 	erasing(owner)
 	w.ledger.lose(owner, doubtful, func(*written) bool { return true })
-	done, err := w.archive.Erase(context.Background(), jid.MustParse(owner), "operator")
+	ctx, j := context.Background(), jid.MustParse(owner)
+	err := w.archive.OrderErasure(ctx, j, "operator")
 	erasing("")
 	if err != nil {
 		return err
 	}
-	w.ledger.lose(owner, gone, func(x *written) bool {
-		return x.id != ulid.ULID{} && x.id.Compare(ulid.ULID(done.UpTo)) < 0
-	})
+	order, err := w.stores.main.Projections.DeletedAt(owner)
+	if err != nil {
+		return err
+	}
+	before := func(x *written) bool { return x.id != ulid.ULID{} && x.id.Compare(order) < 0 }
+	w.ledger.lose(owner, ordered, before)
+	if _, err := w.archive.Erase(ctx, j, "operator"); err != nil {
+		return err
+	}
+	w.ledger.lose(owner, gone, before)
 	return nil
 }
 
