@@ -29,9 +29,9 @@ func TestOverload(t *testing.T) {
 		got := make(map[string]string) // id by body, without its filler
 		var order []string
 		var refused sync.Map
-		var wg, sending sync.WaitGroup
+		var sending, answered sync.WaitGroup
 		done := make(chan struct{})
-		wg.Go(func() {
+		go func() {
 			defer close(done)
 			for {
 				e, err := juliet.Next()
@@ -49,11 +49,11 @@ func TestOverload(t *testing.T) {
 				}
 				got[body], order = id, append(order, id)
 			}
-		})
+		}()
 		for i := range senders {
 			romeo := s.dial("romeo", fmt.Sprint("r", i))
 			sending.Go(func() {
-				wg.Go(func() { // before it ends, each is answered or was delivered
+				answered.Go(func() { // when it ends, each is answered or was delivered
 					for {
 						e, err := romeo.Next()
 						if err != nil {
@@ -84,6 +84,7 @@ func TestOverload(t *testing.T) {
 			})
 		}
 		sending.Wait()
+		answered.Wait() // or the end might overtake what is still read
 		last := s.dial("romeo", "last")
 		for { // until it takes messages again
 			if err := last.Send("<message to='juliet@test.example' type='chat' id='end'><body>end</body></message>"); err != nil {
@@ -98,7 +99,6 @@ func TestOverload(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		<-done
-		wg.Wait()
 		n := 0
 		for i := range senders {
 			for m := range each {
