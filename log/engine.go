@@ -1,9 +1,12 @@
 package log
 
 import (
+	"context"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
 )
 
@@ -29,6 +32,35 @@ func EngineListener(l *zap.Logger) *pebble.EventListener {
 		BackgroundError: func(err error) {
 			l.Warn("the storage engine tries again what failed", zap.String("error", inWords(err)))
 		},
+	}
+}
+
+// Deleted waits until the engine of the store in dir has deleted the files that it
+// needs no more: it does so behind the back of who compacts, and after the last
+// reader of them.
+func Deleted(ctx context.Context, db *pebble.DB, fsys vfs.FS, dir string) error {
+	t := time.NewTicker(time.Millisecond)
+	defer t.Stop()
+	for {
+		names, err := fsys.List(dir)
+		if err != nil {
+			return err
+		}
+		left := int64(0)
+		for _, name := range names {
+			if strings.HasSuffix(name, ".log") {
+				left++
+			}
+		}
+		m := db.Metrics()
+		if left -= m.WAL.Files; left <= 0 && m.Table.ZombieCount+m.Table.ObsoleteCount == 0 {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

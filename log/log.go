@@ -80,6 +80,7 @@ func FirstAt(t time.Time) ulid.ULID { return firstAt(t) }
 type Log struct {
 	db     *pebble.DB
 	fs     *disk.FS
+	dir    string
 	clock  *Clock
 	logger *zap.Logger
 
@@ -139,7 +140,7 @@ func Open(dir string, o Options) (*Log, error) {
 		o.FS = vfs.Default
 	}
 	l := &Log{
-		clock: o.Clock, logger: o.Logger, maxJump: o.MaxJump,
+		dir: dir, clock: o.Clock, logger: o.Logger, maxJump: o.MaxJump,
 		pending:   make(map[string]ulid.ULID),
 		refuses:   make(map[string]error),
 		snapshots: make(map[*Snapshot]chan struct{}),

@@ -214,7 +214,7 @@ func (l *Log) scrub(ctx context.Context, ranges ...[]byte) error {
 			return err
 		}
 	}
-	return nil
+	return Deleted(ctx, l.db, l.fs, l.dir)
 }
 
 // cleaner deletes files that are not needed any more. Pebble would keep files of

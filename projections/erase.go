@@ -139,8 +139,8 @@ func (s *Store) scrub(ctx context.Context, what string, bounds func(*rows) (from
 	if from == nil {
 		return nil
 	}
-	db := s.rows.db
-	if err := errors.Join(db.Flush(), db.Compact(ctx, from, to, false)); err != nil {
+	r := s.rows
+	if err := errors.Join(r.db.Flush(), r.db.Compact(ctx, from, to, false), log.Deleted(ctx, r.db, r.fs, r.dir)); err != nil {
 		return fmt.Errorf("scrub %s: %w", what, err)
 	}
 	return nil

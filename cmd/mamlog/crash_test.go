@@ -229,11 +229,11 @@ func TestErasureWaitsForReaders(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
 	if err := l.verifyFiles(mem); err != nil {
 		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 	if x.loss != gone {
 		t.Error("it is not erased")
