@@ -117,7 +117,8 @@ func Open(dir string, l *log.Log, o Options) (*Store, error) {
 }
 
 // The rows lie in dir/rows-N. A rebuild makes rows-N+1 and deletes rows-N when
-// it is complete, so a crash at any moment leaves one that is.
+// it is complete, so a crash at any moment leaves one that is, and a log that can't be
+// read takes nothing from what was made of it.
 func (s *Store) open() error {
 	if err := s.opts.FS.RemoveAll(filepath.Join(s.dir, "check")); err != nil {
 		return err // left behind by a check that was cut short
@@ -126,9 +127,9 @@ func (s *Store) open() error {
 	if err != nil {
 		return err
 	}
-	found := len(generations) > 0
-	for len(generations) > 0 {
-		n := generations[len(generations)-1]
+	next := 1
+	for _, n := range slices.Backward(generations) {
+		next = max(next, n+1)
 		r, why, err := s.openRows(n)
 		if err != nil {
 			return err
@@ -138,31 +139,42 @@ func (s *Store) open() error {
 			break
 		}
 		s.opts.Logger.Warn("these rows are of no use", zap.String("dir", r.dir), zap.String("because", why))
-		if err := s.drop(r); err != nil {
+		if err := r.close(); err != nil {
 			return err
 		}
-		generations = generations[:len(generations)-1]
+	}
+	if s.rows == nil {
+		if err := s.begin(s.generation(next), len(generations) > 0); err != nil {
+			return err
+		}
 	}
 	for _, n := range generations {
-		if dir := s.generation(n); s.rows == nil || dir != s.rows.dir {
+		if dir := s.generation(n); dir != s.rows.dir {
 			if err := s.opts.FS.RemoveAll(dir); err != nil {
 				return err
 			}
 		}
 	}
-	if s.rows == nil {
-		if found {
-			s.opts.Logger.Warn("making the rows anew from the log, which takes long for a long log", zap.String("dir", s.dir))
-		}
-		r, err := s.createRows(s.generation(1))
-		if err != nil {
-			return err
-		}
-		if err := r.complete(); err != nil {
-			return err
-		}
-		s.rows = r
+	return nil
+}
+
+// begin makes rows in dir: anew, from the log, or first ones.
+func (s *Store) begin(dir string, anew bool) error {
+	r, err := s.createRows(dir)
+	if err != nil {
+		return err
 	}
+	if anew {
+		s.opts.Logger.Warn("making the rows anew from the log, which takes long for a long log", zap.String("dir", dir))
+		err = s.log.Feed(&folder{s, r}, s.opts.Progress)
+	}
+	if err == nil {
+		err = r.complete()
+	}
+	if err != nil {
+		return errors.Join(err, s.drop(r))
+	}
+	s.rows = r
 	return nil
 }
 

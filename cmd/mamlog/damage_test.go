@@ -129,6 +129,16 @@ func TestDamagedLog(t *testing.T) {
 		t.Fatalf("exit code %d:\n%s", code, r.log)
 	}
 
+	// What must make the rows anew can't, and leaves them.
+	s.configure("archive_expires_after: never\n")
+	for _, command := range []string{"serve", "check", "rebuild"} {
+		s.run("", command).want(1, largest+" is damaged", "they are as they were")
+	}
+	s.configure("")
+	if got := s.run("", "query", juliet, "--json").want(0).messages(); !slices.Equal(bodies(got), bodies(all)) {
+		t.Errorf("after that %d messages are shown, want %d", len(got), len(all))
+	}
+
 	restored := newSite(t, "")
 	restored.run("", "restore", backup).want(0, "archive: ok", "main: ok")
 	old := restored.run("", "query", juliet, "--json").want(0).messages()

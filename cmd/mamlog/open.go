@@ -146,7 +146,9 @@ func (s *stores) open(name, dir string, fsys vfs.FS, o openOptions) (st admin.St
 		po.Progress = o.progress(name)
 	}
 	st.Projections, err = projections.Open(rowsDir, st.Log, po)
-	if err != nil && o.remake && fsys == nil {
+	damage := log.Damaged(err)
+	lost := damage != nil && filepath.Dir(damage.File) == logDir
+	if err != nil && o.remake && fsys == nil && !lost {
 		// The log has everything that was in there.
 		logger.Warn("the projections can't be opened and are made anew", zap.Error(err))
 		if err = os.RemoveAll(rowsDir); err == nil {
@@ -155,6 +157,10 @@ func (s *stores) open(name, dir string, fsys vfs.FS, o openOptions) (st admin.St
 	}
 	if errors.Is(err, projections.ErrLogCut) {
 		err = fmt.Errorf("%w\nWhat is missing was acknowledged. Restore a backup, or go on without it after 'mamlog rebuild --store %s', which makes the projections anew from what is left", err, name)
+		return admin.Store{}, errors.Join(err, st.Log.Close())
+	}
+	if lost {
+		err = &unreadableError{name, fmt.Errorf("%w\n%s is damaged, and the projections were to be made anew from it; they are as they were", damage, damage.File)}
 		return admin.Store{}, errors.Join(err, st.Log.Close())
 	}
 	if err != nil {
