@@ -36,7 +36,8 @@ func TestBackupUnderLoad(t *testing.T) {
 	}
 	defer romeo.Drop()
 
-	var mu sync.Mutex // guards got
+	var flowing sync.Mutex // held while somebody sends, and while a backup is restored
+	var mu sync.Mutex      // guards got
 	var got []killed
 	more := make(chan int, 1) // how many there are
 	ahead := make(chan struct{}, 32)
@@ -49,7 +50,10 @@ func TestBackupUnderLoad(t *testing.T) {
 			case <-done:
 				return
 			}
-			if romeo.Send(fmt.Sprintf("<message to='%s' type='chat'><body>message %d</body></message>", juliet.Bare, i)) != nil {
+			flowing.Lock()
+			err := romeo.Send(fmt.Sprintf("<message to='%s' type='chat'><body>message %d</body></message>", juliet.Bare, i))
+			flowing.Unlock()
+			if err != nil {
 				return
 			}
 		}
@@ -92,26 +96,35 @@ func TestBackupUnderLoad(t *testing.T) {
 		if _, err := s.Run(ctx, "", "backup", dir); err == nil {
 			t.Error("a backup was made in the place of another")
 		}
-		restored, err := NewServer(t.TempDir(), "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out, err := restored.Run(ctx, "", "restore", dir); err != nil {
-			t.Fatalf("%s%v", out, err)
-		}
-		if _, err := restored.Run(ctx, "", "restore", dir); err == nil {
-			t.Error("a backup was restored over what is there")
-		}
-		if err := restored.Start(); err != nil {
-			t.Fatal(err)
-		}
-		checkReceipts(t, restored, n, "juliet", "", received)
-		if err := restored.Stop(); err != nil {
-			t.Fatal(err)
-		}
+		restoreUnder(t, ctx, &flowing, dir, n, received)
 	}
 	mu.Lock()
 	n := len(got)
 	mu.Unlock()
 	figures(t, "%d backups and restores while %d messages were received", backups, n)
+}
+
+// restoreUnder restores the backup in dir elsewhere while it holds flowing, and
+// looks for what was received before.
+func restoreUnder(t *testing.T, ctx context.Context, flowing *sync.Mutex, dir string, round int, received []killed) {
+	t.Helper()
+	flowing.Lock()
+	defer flowing.Unlock()
+	restored, err := NewServer(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := restored.Run(ctx, "", "restore", dir); err != nil {
+		t.Fatalf("%s%v", out, err)
+	}
+	if _, err := restored.Run(ctx, "", "restore", dir); err == nil {
+		t.Error("a backup was restored over what is there")
+	}
+	if err := restored.Start(); err != nil {
+		t.Fatal(err)
+	}
+	checkReceipts(t, restored, round, "juliet", "", received)
+	if err := restored.Stop(); err != nil {
+		t.Fatal(err)
+	}
 }
