@@ -78,13 +78,37 @@ func (f *failer) hasFailed() bool {
 // the time, and the server never ends. MAMLOG_SEED replays the workload.
 func TestFailingWrites(t *testing.T) {
 	t.Parallel()
-	outages := 100
+	workloads := 1
 	if nightly() {
-		outages = 3000
+		workloads = 30
 	}
 	rng := rand.New(rand.NewPCG(seed(t), 28))
-	mem := vfs.NewCrashableMem()
 	f := &failer{at: make(map[string]int)}
+	var all outages
+	all.done = make(map[string]int)
+	for range workloads {
+		if all.run(t, rng, f); t.Failed() {
+			return
+		}
+	}
+	if all.refused == 0 {
+		t.Error("nothing was refused")
+	}
+	figures(t, "%d outages in %d workloads that began at %d kinds of operations, %d operations failed, %d appends refused or in doubt, of the maintenance %d runs given up, among %s",
+		all.n, workloads, len(f.at), all.failed, all.refused, all.gaveUp, said(all.done))
+}
+
+// outages counts what they led to.
+type outages struct {
+	n, failed, gaveUp int
+	done              map[string]int // by the workloads
+	mu                sync.Mutex
+	refused           int // under mu
+}
+
+// run lets the disk fail a hundred times under one workload.
+func (o *outages) run(t *testing.T, rng *rand.Rand, f *failer) {
+	mem := vfs.NewCrashableMem()
 	l, clock := newLedger(), newSimulated()
 	s, err := openIn(errorfs.Wrap(mem, f), clock.now, zap.NewNop())
 	if err != nil {
@@ -94,19 +118,17 @@ func TestFailingWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex
-	refused := 0
+	w.done = o.done
 	w.failed = func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		refused++
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.refused++
 		var wait *stanza.Error
 		if !errors.Is(err, log.ErrSuspended) && !(errors.As(err, &wait) && wait.Type == "wait") {
 			t.Errorf("an append failed with %v", err)
 		}
 	}
-	failed, gaveUp := 0, 0
-	for n := 0; n < outages && !t.Failed(); n++ {
+	for n := 0; n < 100 && !t.Failed(); n++ {
 		for range rng.IntN(12) {
 			if err := w.step(); err != nil {
 				t.Fatalf("outage %d: while the disk was well: %v", n, err)
@@ -136,9 +158,10 @@ func TestFailingWrites(t *testing.T) {
 				t.Fatalf("outage %d: a crash in it: %v", n, err)
 			}
 		}
-		failed += f.end()
+		o.n++
+		o.failed += f.end()
 		if err := <-maintained; err != nil {
-			gaveUp++
+			o.gaveUp++
 		}
 		for deadline := time.Now().Add(time.Minute); w.suspended(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
@@ -156,11 +179,6 @@ func TestFailingWrites(t *testing.T) {
 	if err := c.verify(); err != nil {
 		t.Errorf("opened again: %v", err)
 	}
-	if refused == 0 {
-		t.Error("nothing was refused")
-	}
-	figures(t, "%d outages that began at %d kinds of operations, %d operations failed, %d appends refused or in doubt, of the maintenance %d runs given up, among %s",
-		outages, len(f.at), failed, refused, gaveUp, said(w.done))
 }
 
 // suspended tells whether any store refuses appends.
