@@ -52,7 +52,9 @@ func (c *crasher) MaybeError(op errorfs.Op) error {
 	c.at++
 	known := c.ledger.copy() // before the copy: what comes between is more than is asked for
 	disk := c.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: c.rng.IntN(3) * 50, RNG: c.rng})
-	c.crashes <- crash{c.at, op, disk, known, c.clock}
+	clock := new(simulated) // that stands still: what expires by the workload's is not known
+	clock.ms.Store(c.clock.ms.Load())
+	c.crashes <- crash{c.at, op, disk, known, clock}
 	return nil
 }
 
