@@ -30,22 +30,27 @@ func (s *site) filesWith(text string) (names []string) {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		b, err := os.ReadFile(path)
-		if os.IsNotExist(err) {
-			return nil // a compaction has just deleted it
-		}
-		if err != nil {
-			return err
-		}
-		blocks := [][]byte{b}
-		switch filepath.Ext(path) {
-		case ".sst":
-			decompressed, err := tableBlocks(b)
+		var b []byte
+		var blocks [][]byte
+		for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			if b, err = os.ReadFile(path); os.IsNotExist(err) {
+				return nil // a compaction has just deleted it
+			}
 			if err != nil {
+				return err
+			}
+			if filepath.Ext(path) != ".sst" {
+				break
+			}
+			if blocks, err = tableBlocks(b); err == nil {
+				break
+			}
+			if time.Now().After(end) { // until then one is just writing it
 				return fmt.Errorf("%s: %w", path, err)
 			}
-			blocks = append(blocks, decompressed...)
-		case ".blob":
+		}
+		blocks = append(blocks, b)
+		if filepath.Ext(path) == ".blob" {
 			return fmt.Errorf("%s: this test does not know how values outside of tables are stored", path)
 		}
 		if slices.ContainsFunc(blocks, func(b []byte) bool { return bytes.Contains(b, []byte(text)) }) {
