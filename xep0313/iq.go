@@ -189,6 +189,7 @@ type resultWriter struct {
 	head    []byte
 	results []byte
 	ends    []int // of each result, in results
+	stamps  stamps
 }
 
 var writers = sync.Pool{New: func() any { return new(resultWriter) }}
@@ -210,7 +211,7 @@ func (w *resultWriter) add(row *projections.Row) error {
 	b := append(w.results, w.head...)
 	b = appendID(b, row.ID)
 	b = append(b, resultMiddle...)
-	b = appendStamp(b, row.UnixMilli())
+	b = w.stamps.append(b, row.UnixMilli())
 	b = append(b, `'/>`...)
 	if sender := w.request.sender(row); sender != "" {
 		b = appendWithSender(b, row.Stanza, sender)
@@ -255,48 +256,12 @@ func appendResultHead(b []byte, owner, asker, queryID string) []byte {
 const (
 	resultMiddle = `'><forwarded xmlns='` + NSForward + `'><delay xmlns='` + NSDelay + `' stamp='`
 	resultTail   = `</forwarded></result></message>`
-	stampBytes   = len("2006-01-02T15:04:05.000Z")
+	stampBytes   = len(stampLayout)
 
 	// resultBytes is what a result has beside its head and the stanza, in a room
 	// with the sender's name apart.
 	resultBytes = ulid.EncodedSize + len(resultMiddle) + stampBytes + len(`'/>`) + len(senderHead) + len(senderTail) + len(resultTail)
 )
-
-// appendStamp appends a time, in ms since 1970, in the profile of XEP-0082. It is
-// several times as fast as package time, and a page has fifty of them.
-func appendStamp(b []byte, unixMilli int64) []byte {
-	const perDay = 24 * 60 * 60 * 1000
-	day, ms := unixMilli/perDay, unixMilli%perDay
-	if ms < 0 {
-		day, ms = day-1, ms+perDay
-	}
-	// The days of a year that begins in March, in cycles of 400 years.
-	day += 719468
-	cycle := day / 146097
-	inCycle := day % 146097
-	year := (inCycle - inCycle/1460 + inCycle/36524 - inCycle/146096) / 365
-	inYear := inCycle - (365*year + year/4 - year/100)
-	month := (5*inYear + 2) / 153
-	day = inYear - (153*month+2)/5 + 1
-	year += cycle * 400
-	if month += 3; month > 12 {
-		month, year = month-12, year+1
-	}
-	b = append(b, "0000-00-00T00:00:00.000Z"...)
-	out := b[len(b)-stampBytes:]
-	two := func(at int, n int64) { out[at], out[at+1] = byte('0'+n/10), byte('0'+n%10) }
-	two(0, year/100%100)
-	two(2, year%100)
-	two(5, month)
-	two(8, day)
-	s := ms / 1000
-	two(11, s/3600)
-	two(14, s/60%60)
-	two(17, s%60)
-	out[20] = byte('0' + ms/100%10)
-	two(21, ms%100)
-	return b
-}
 
 // appendFin appends the iq that ends an answer. First and last are those of the
 // page in chronological order, flipped or not.
@@ -338,7 +303,7 @@ func (a *Archive) metadata(r *request) error {
 	m := stanza.New(NS, "metadata")
 	if ok {
 		end := func(name string, row projections.Row) *stanza.Element {
-			return stanza.New(NS, name, "id", row.ID.String(), "timestamp", string(appendStamp(nil, row.UnixMilli())))
+			return stanza.New(NS, name, "id", row.ID.String(), "timestamp", stamp(row.UnixMilli()))
 		}
 		m.Add(end("start", first), end("end", last))
 	}

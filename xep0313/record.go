@@ -246,11 +246,3 @@ func appendOpen(b, message []byte) []byte {
 	}
 	return append(b, bytes.TrimSuffix(message, []byte(endMessage))...)
 }
-
-func appendID(b []byte, id ulid.ULID) []byte {
-	var text [ulid.EncodedSize]byte
-	if err := id.MarshalTextTo(text[:]); err != nil {
-		panic("xep0313: " + err.Error()) // only a buffer of the wrong size fails
-	}
-	return append(b, text[:]...)
-}

@@ -205,7 +205,7 @@ func (a *Archive) tombstone(s *side, r *retraction, st *stanza.Element) []byte {
 	if now := s.host.Log.Clock().Now(); at.IsZero() || at.After(now) {
 		at = now
 	}
-	gone := stanza.New(NSRetract, "retracted", "id", s.Stanza.Attr("id"), "stamp", string(appendStamp(nil, at.UnixMilli())))
+	gone := stanza.New(NSRetract, "retracted", "id", s.Stanza.Attr("id"), "stamp", stamp(at.UnixMilli()))
 	if m := r.moderated(s); m != nil {
 		gone.Add(m)
 		if reason := r.element.Child(NSRetract, "reason"); reason != nil {

@@ -70,7 +70,9 @@
     pid :: pid() | undefined,
     monitor :: reference() | undefined,
     writer :: pid(),
-    raw = false :: boolean(),      % the writer has the socket
+    backlog :: counters:counters_ref(), % what the writer has not written yet
+    raw = false :: boolean(),      % the writer has the socket, if it may be written into
+    direct :: {port(), term()} | undefined, % it may be from here too
     up = false :: boolean(),
     hellos = #{} :: #{pos_integer() => integer()},
     hello_at = 0 :: integer(),
@@ -260,8 +262,9 @@ init([Host, Domain, Serves, Opts]) ->
     process_flag(trap_exit, true),
     process_flag(message_queue_data, off_heap),
     {ok, _} = timer:send_interval(?TICK, tick),
-    S = #state{host = Host, domain = Domain, serves = Serves, opts = Opts,
-               writer = spawn_link(fun() -> writer(undefined) end),
+    Backlog = counters:new(1, [atomics]),
+    S = #state{host = Host, domain = Domain, serves = Serves, opts = Opts, backlog = Backlog,
+               writer = spawn_link(fun() -> writer(undefined, Backlog) end),
                next_id = erlang:system_time(millisecond),
                key_prefix = key_prefix()},
     Dir = filename:join(mod_mamlog:spool_dir(Opts), Domain),
@@ -390,7 +393,7 @@ routes(Component) ->
 connect(Pid, S) ->
     S1 = disconnect(<<"another connection of the component">>, S),
     S1#state.writer ! {component, Pid},
-    hello(S1#state{pid = Pid, monitor = erlang:monitor(process, Pid), raw = false}).
+    hello(S1#state{pid = Pid, monitor = erlang:monitor(process, Pid), raw = false, direct = undefined}).
 
 disconnect(_Why, #state{pid = undefined} = S) ->
     fail_all(S#state{up = false});
@@ -507,34 +510,51 @@ request(Type, Payload, From, #state{blocked = Blocked} = S) ->
 new_id(#state{next_id = Id} = S) ->
     {Id, S#state{next_id = Id + 1}}.
 
-send_iq(Id, Type, Payload, #state{domain = Domain, writer = Writer,
-                                  opts = #{component := Component}}) ->
-    Writer ! {send, ["<iq type='", atom_to_binary(Type, utf8), "' id='" ?ID_PREFIX,
-                     integer_to_binary(Id), $-, ejabberd_cluster:node_id(),
-                     "' from='", Domain, "' to='", Component, "'>", Payload, "</iq>"]}.
+send_iq(Id, Type, Payload, #state{domain = Domain, opts = #{component := Component}} = S) ->
+    send(["<iq type='", atom_to_binary(Type, utf8), "' id='" ?ID_PREFIX,
+          integer_to_binary(Id), $-, ejabberd_cluster:node_id(),
+          "' from='", Domain, "' to='", Component, "'>", Payload, "</iq>"], S).
 
 %% A component's stream is written by its own process, element by element. If it
 %% is plain TCP, whole stanzas may as well be written into it from here, which
-%% saves building, copying and encoding a tree for each. The archive may hang and
-%% its buffers be full, hence a process of its own, which may block.
+%% saves building, copying and encoding a tree for each. While nothing is queued in
+%% the socket it takes what comes at once. But the archive may hang and its buffers be
+%% full: then a process of its own writes, which may block.
+send(Xml, #state{writer = Writer, backlog = Backlog, direct = Direct}) ->
+    case Direct /= undefined andalso counters:get(Backlog, 1) == 0
+        andalso erlang:port_info(element(1, Direct), queue_size) of
+        {queue_size, 0} ->
+            write({socket, element(2, Direct)}, Xml);
+        _ ->
+            counters:add(Backlog, 1, 1),
+            Writer ! {send, Xml}
+    end.
+
 take_socket(Socket, #state{raw = false, pid = Pid, writer = Writer} = S) when node(Pid) == node() ->
     case xmpp_socket:get_transport(Socket) of
-        tcp -> Writer ! {socket, Socket};
-        _ -> ok
-    end,
-    S#state{raw = true};
+        tcp ->
+            Writer ! {socket, Socket},
+            Direct = case erlang:process_info(Pid, links) of
+                         {links, Links} -> [{P, Socket} || P <- Links, is_port(P)];
+                         undefined -> []
+                     end,
+            S#state{raw = true, direct = case Direct of [One] -> One; _ -> undefined end};
+        _ ->
+            S#state{raw = true}
+    end;
 take_socket(_, S) ->
     S.
 
-writer(To) ->
+writer(To, Backlog) ->
     receive
         {send, Xml} ->
             write(To, Xml),
-            writer(To);
+            counters:sub(Backlog, 1, 1),
+            writer(To, Backlog);
         {component, Pid} ->
-            writer({component, Pid});
+            writer({component, Pid}, Backlog);
         {socket, Socket} ->
-            writer({socket, Socket})
+            writer({socket, Socket}, Backlog)
     end.
 
 write({socket, Socket}, Xml) ->
