@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"go.uber.org/zap"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "mamlog/admin/v1"
@@ -17,14 +16,11 @@ func (s *Service) Clock(ctx context.Context, r *connect.Request[adminv1.ClockReq
 	if err != nil {
 		return nil, err
 	}
-	if r.Msg.GetAccept() {
-		s.Logger.Warn("the clock is accepted", zap.String("actor", Caller(ctx)))
-	}
 	m := &adminv1.ClockResponse{Clock: timestamppb.New(time.Now())}
 	for _, name := range names {
 		l := s.Stores[name].Log
 		if r.Msg.GetAccept() {
-			if err := l.AcceptTime(); err != nil {
+			if err := l.AcceptTime(ctx, Caller(ctx)); err != nil {
 				return nil, err
 			}
 		}

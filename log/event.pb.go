@@ -398,6 +398,7 @@ type Event struct {
 	//	*Event_Stump
 	//	*Event_Retention
 	//	*Event_Erased
+	//	*Event_Clock
 	//	*Event_Imported
 	Kind isEvent_Kind `protobuf_oneof:"kind"`
 	// What of an event of the class Audit can be erased lies apart (personal.go),
@@ -562,6 +563,15 @@ func (x *Event) GetErased() *Erased {
 	return nil
 }
 
+func (x *Event) GetClock() *ClockAccepted {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_Clock); ok {
+			return x.Clock
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetImported() *Imported {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_Imported); ok {
@@ -634,6 +644,10 @@ type Event_Erased struct {
 	Erased *Erased `protobuf:"bytes,15,opt,name=erased,proto3,oneof"`
 }
 
+type Event_Clock struct {
+	Clock *ClockAccepted `protobuf:"bytes,16,opt,name=clock,proto3,oneof"`
+}
+
 type Event_Imported struct {
 	Imported *Imported `protobuf:"bytes,20,opt,name=imported,proto3,oneof"`
 }
@@ -663,6 +677,8 @@ func (*Event_Stump) isEvent_Kind() {}
 func (*Event_Retention) isEvent_Kind() {}
 
 func (*Event_Erased) isEvent_Kind() {}
+
+func (*Event_Clock) isEvent_Kind() {}
 
 func (*Event_Imported) isEvent_Kind() {}
 
@@ -1449,6 +1465,68 @@ func (x *Expired) GetActor() string {
 	return ""
 }
 
+// ClockAccepted records that an operator took the clock for right, from which on
+// messages expire by it.
+type ClockAccepted struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Actor           string                 `protobuf:"bytes,1,opt,name=actor,proto3" json:"actor,omitempty"`
+	ClockUnixMs     int64                  `protobuf:"varint,2,opt,name=clock_unix_ms,json=clockUnixMs,proto3" json:"clock_unix_ms,omitempty"`             // what it showed
+	RetentionUnixMs int64                  `protobuf:"varint,3,opt,name=retention_unix_ms,json=retentionUnixMs,proto3" json:"retention_unix_ms,omitempty"` // what the age of messages was counted to until then
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ClockAccepted) Reset() {
+	*x = ClockAccepted{}
+	mi := &file_log_event_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockAccepted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockAccepted) ProtoMessage() {}
+
+func (x *ClockAccepted) ProtoReflect() protoreflect.Message {
+	mi := &file_log_event_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockAccepted.ProtoReflect.Descriptor instead.
+func (*ClockAccepted) Descriptor() ([]byte, []int) {
+	return file_log_event_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ClockAccepted) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *ClockAccepted) GetClockUnixMs() int64 {
+	if x != nil {
+		return x.ClockUnixMs
+	}
+	return 0
+}
+
+func (x *ClockAccepted) GetRetentionUnixMs() int64 {
+	if x != nil {
+		return x.RetentionUnixMs
+	}
+	return 0
+}
+
 // ArchiveRead records that somebody other than the owner read an archive, or the
 // preferences or the history of its owner.
 type ArchiveRead struct {
@@ -1462,7 +1540,7 @@ type ArchiveRead struct {
 
 func (x *ArchiveRead) Reset() {
 	*x = ArchiveRead{}
-	mi := &file_log_event_proto_msgTypes[11]
+	mi := &file_log_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1552,7 @@ func (x *ArchiveRead) String() string {
 func (*ArchiveRead) ProtoMessage() {}
 
 func (x *ArchiveRead) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[11]
+	mi := &file_log_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1565,7 @@ func (x *ArchiveRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArchiveRead.ProtoReflect.Descriptor instead.
 func (*ArchiveRead) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{11}
+	return file_log_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ArchiveRead) GetOwner() string {
@@ -1524,7 +1602,7 @@ type Imported struct {
 
 func (x *Imported) Reset() {
 	*x = Imported{}
-	mi := &file_log_event_proto_msgTypes[12]
+	mi := &file_log_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1614,7 @@ func (x *Imported) String() string {
 func (*Imported) ProtoMessage() {}
 
 func (x *Imported) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[12]
+	mi := &file_log_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1627,7 @@ func (x *Imported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Imported.ProtoReflect.Descriptor instead.
 func (*Imported) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{12}
+	return file_log_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Imported) GetOwner() string {
@@ -1587,7 +1665,7 @@ type Retracted struct {
 
 func (x *Retracted) Reset() {
 	*x = Retracted{}
-	mi := &file_log_event_proto_msgTypes[13]
+	mi := &file_log_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1677,7 @@ func (x *Retracted) String() string {
 func (*Retracted) ProtoMessage() {}
 
 func (x *Retracted) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[13]
+	mi := &file_log_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1690,7 @@ func (x *Retracted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retracted.ProtoReflect.Descriptor instead.
 func (*Retracted) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{13}
+	return file_log_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Retracted) GetOwner() string {
@@ -1652,7 +1730,7 @@ type Cut struct {
 
 func (x *Cut) Reset() {
 	*x = Cut{}
-	mi := &file_log_event_proto_msgTypes[14]
+	mi := &file_log_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1742,7 @@ func (x *Cut) String() string {
 func (*Cut) ProtoMessage() {}
 
 func (x *Cut) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[14]
+	mi := &file_log_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1755,7 @@ func (x *Cut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cut.ProtoReflect.Descriptor instead.
 func (*Cut) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{14}
+	return file_log_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Cut) GetOwner() string {
@@ -1737,7 +1815,7 @@ type Stump struct {
 
 func (x *Stump) Reset() {
 	*x = Stump{}
-	mi := &file_log_event_proto_msgTypes[15]
+	mi := &file_log_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1827,7 @@ func (x *Stump) String() string {
 func (*Stump) ProtoMessage() {}
 
 func (x *Stump) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[15]
+	mi := &file_log_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1840,7 @@ func (x *Stump) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stump.ProtoReflect.Descriptor instead.
 func (*Stump) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{15}
+	return file_log_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Stump) GetOwner() string {
@@ -1812,7 +1890,7 @@ type Retention struct {
 
 func (x *Retention) Reset() {
 	*x = Retention{}
-	mi := &file_log_event_proto_msgTypes[16]
+	mi := &file_log_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1824,7 +1902,7 @@ func (x *Retention) String() string {
 func (*Retention) ProtoMessage() {}
 
 func (x *Retention) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[16]
+	mi := &file_log_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1837,7 +1915,7 @@ func (x *Retention) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retention.ProtoReflect.Descriptor instead.
 func (*Retention) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{16}
+	return file_log_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Retention) GetExpiresAfterSeconds() int64 {
@@ -1874,7 +1952,7 @@ type RetentionChanged struct {
 
 func (x *RetentionChanged) Reset() {
 	*x = RetentionChanged{}
-	mi := &file_log_event_proto_msgTypes[17]
+	mi := &file_log_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +1964,7 @@ func (x *RetentionChanged) String() string {
 func (*RetentionChanged) ProtoMessage() {}
 
 func (x *RetentionChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[17]
+	mi := &file_log_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +1977,7 @@ func (x *RetentionChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetentionChanged.ProtoReflect.Descriptor instead.
 func (*RetentionChanged) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{17}
+	return file_log_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RetentionChanged) GetOwner() string {
@@ -1942,7 +2020,7 @@ type Erase struct {
 
 func (x *Erase) Reset() {
 	*x = Erase{}
-	mi := &file_log_event_proto_msgTypes[18]
+	mi := &file_log_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2032,7 @@ func (x *Erase) String() string {
 func (*Erase) ProtoMessage() {}
 
 func (x *Erase) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[18]
+	mi := &file_log_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2045,7 @@ func (x *Erase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erase.ProtoReflect.Descriptor instead.
 func (*Erase) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{18}
+	return file_log_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Erase) GetOwner() string {
@@ -2001,7 +2079,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_log_event_proto_msgTypes[19]
+	mi := &file_log_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2091,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[19]
+	mi := &file_log_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2104,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{19}
+	return file_log_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Erased) GetOwner() string {
@@ -2091,7 +2169,7 @@ type Credentials_Scram struct {
 
 func (x *Credentials_Scram) Reset() {
 	*x = Credentials_Scram{}
-	mi := &file_log_event_proto_msgTypes[20]
+	mi := &file_log_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2103,7 +2181,7 @@ func (x *Credentials_Scram) String() string {
 func (*Credentials_Scram) ProtoMessage() {}
 
 func (x *Credentials_Scram) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[20]
+	mi := &file_log_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2242,7 @@ type Stump_Conversation struct {
 
 func (x *Stump_Conversation) Reset() {
 	*x = Stump_Conversation{}
-	mi := &file_log_event_proto_msgTypes[21]
+	mi := &file_log_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2254,7 @@ func (x *Stump_Conversation) String() string {
 func (*Stump_Conversation) ProtoMessage() {}
 
 func (x *Stump_Conversation) ProtoReflect() protoreflect.Message {
-	mi := &file_log_event_proto_msgTypes[21]
+	mi := &file_log_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2267,7 @@ func (x *Stump_Conversation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stump_Conversation.ProtoReflect.Descriptor instead.
 func (*Stump_Conversation) Descriptor() ([]byte, []int) {
-	return file_log_event_proto_rawDescGZIP(), []int{15, 0}
+	return file_log_event_proto_rawDescGZIP(), []int{16, 0}
 }
 
 func (x *Stump_Conversation) GetWith() string {
@@ -2210,7 +2288,7 @@ var File_log_event_proto protoreflect.FileDescriptor
 
 const file_log_event_proto_rawDesc = "" +
 	"\n" +
-	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xaf\x06\n" +
+	"\x0flog/event.proto\x12\rmamlog.log.v1\"\xe5\x06\n" +
 	"\x05Event\x12:\n" +
 	"\amessage\x18\x01 \x01(\v2\x1e.mamlog.log.v1.MessageArchivedH\x00R\amessage\x12E\n" +
 	"\vpreferences\x18\x02 \x01(\v2!.mamlog.log.v1.PreferencesChangedH\x00R\vpreferences\x126\n" +
@@ -2225,7 +2303,8 @@ const file_log_event_proto_rawDesc = "" +
 	"\x03cut\x18\f \x01(\v2\x12.mamlog.log.v1.CutH\x00R\x03cut\x12,\n" +
 	"\x05stump\x18\r \x01(\v2\x14.mamlog.log.v1.StumpH\x00R\x05stump\x12?\n" +
 	"\tretention\x18\x0e \x01(\v2\x1f.mamlog.log.v1.RetentionChangedH\x00R\tretention\x12/\n" +
-	"\x06erased\x18\x0f \x01(\v2\x15.mamlog.log.v1.ErasedH\x00R\x06erased\x125\n" +
+	"\x06erased\x18\x0f \x01(\v2\x15.mamlog.log.v1.ErasedH\x00R\x06erased\x124\n" +
+	"\x05clock\x18\x10 \x01(\v2\x1c.mamlog.log.v1.ClockAcceptedH\x00R\x05clock\x125\n" +
 	"\bimported\x18\x14 \x01(\v2\x17.mamlog.log.v1.ImportedH\x00R\bimported\x12#\n" +
 	"\rpersonal_hash\x18\x1e \x01(\fR\fpersonalHashB\x06\n" +
 	"\x04kind\"\xc7\x03\n" +
@@ -2308,7 +2387,11 @@ const file_log_event_proto_rawDesc = "" +
 	"\n" +
 	"class_name\x18\x02 \x01(\tR\tclassName\x12$\n" +
 	"\x0ebefore_unix_ms\x18\x03 \x01(\x03R\fbeforeUnixMs\x12\x14\n" +
-	"\x05actor\x18\x04 \x01(\tR\x05actor\"O\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\"u\n" +
+	"\rClockAccepted\x12\x14\n" +
+	"\x05actor\x18\x01 \x01(\tR\x05actor\x12\"\n" +
+	"\rclock_unix_ms\x18\x02 \x01(\x03R\vclockUnixMs\x12*\n" +
+	"\x11retention_unix_ms\x18\x03 \x01(\x03R\x0fretentionUnixMs\"O\n" +
 	"\vArchiveRead\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x14\n" +
@@ -2422,7 +2505,7 @@ func file_log_event_proto_rawDescGZIP() []byte {
 }
 
 var file_log_event_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_log_event_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_log_event_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_log_event_proto_goTypes = []any{
 	(Direction)(0),             // 0: mamlog.log.v1.Direction
 	(Reason)(0),                // 1: mamlog.log.v1.Reason
@@ -2441,17 +2524,18 @@ var file_log_event_proto_goTypes = []any{
 	(*RosterItem)(nil),         // 14: mamlog.log.v1.RosterItem
 	(*RosterChanged)(nil),      // 15: mamlog.log.v1.RosterChanged
 	(*Expired)(nil),            // 16: mamlog.log.v1.Expired
-	(*ArchiveRead)(nil),        // 17: mamlog.log.v1.ArchiveRead
-	(*Imported)(nil),           // 18: mamlog.log.v1.Imported
-	(*Retracted)(nil),          // 19: mamlog.log.v1.Retracted
-	(*Cut)(nil),                // 20: mamlog.log.v1.Cut
-	(*Stump)(nil),              // 21: mamlog.log.v1.Stump
-	(*Retention)(nil),          // 22: mamlog.log.v1.Retention
-	(*RetentionChanged)(nil),   // 23: mamlog.log.v1.RetentionChanged
-	(*Erase)(nil),              // 24: mamlog.log.v1.Erase
-	(*Erased)(nil),             // 25: mamlog.log.v1.Erased
-	(*Credentials_Scram)(nil),  // 26: mamlog.log.v1.Credentials.Scram
-	(*Stump_Conversation)(nil), // 27: mamlog.log.v1.Stump.Conversation
+	(*ClockAccepted)(nil),      // 17: mamlog.log.v1.ClockAccepted
+	(*ArchiveRead)(nil),        // 18: mamlog.log.v1.ArchiveRead
+	(*Imported)(nil),           // 19: mamlog.log.v1.Imported
+	(*Retracted)(nil),          // 20: mamlog.log.v1.Retracted
+	(*Cut)(nil),                // 21: mamlog.log.v1.Cut
+	(*Stump)(nil),              // 22: mamlog.log.v1.Stump
+	(*Retention)(nil),          // 23: mamlog.log.v1.Retention
+	(*RetentionChanged)(nil),   // 24: mamlog.log.v1.RetentionChanged
+	(*Erase)(nil),              // 25: mamlog.log.v1.Erase
+	(*Erased)(nil),             // 26: mamlog.log.v1.Erased
+	(*Credentials_Scram)(nil),  // 27: mamlog.log.v1.Credentials.Scram
+	(*Stump_Conversation)(nil), // 28: mamlog.log.v1.Stump.Conversation
 }
 var file_log_event_proto_depIdxs = []int32{
 	7,  // 0: mamlog.log.v1.Event.message:type_name -> mamlog.log.v1.MessageArchived
@@ -2460,36 +2544,37 @@ var file_log_event_proto_depIdxs = []int32{
 	13, // 3: mamlog.log.v1.Event.account:type_name -> mamlog.log.v1.AccountChanged
 	15, // 4: mamlog.log.v1.Event.roster:type_name -> mamlog.log.v1.RosterChanged
 	16, // 5: mamlog.log.v1.Event.expired:type_name -> mamlog.log.v1.Expired
-	17, // 6: mamlog.log.v1.Event.read:type_name -> mamlog.log.v1.ArchiveRead
-	24, // 7: mamlog.log.v1.Event.erase:type_name -> mamlog.log.v1.Erase
-	19, // 8: mamlog.log.v1.Event.retracted:type_name -> mamlog.log.v1.Retracted
-	20, // 9: mamlog.log.v1.Event.cut:type_name -> mamlog.log.v1.Cut
-	21, // 10: mamlog.log.v1.Event.stump:type_name -> mamlog.log.v1.Stump
-	23, // 11: mamlog.log.v1.Event.retention:type_name -> mamlog.log.v1.RetentionChanged
-	25, // 12: mamlog.log.v1.Event.erased:type_name -> mamlog.log.v1.Erased
-	18, // 13: mamlog.log.v1.Event.imported:type_name -> mamlog.log.v1.Imported
-	0,  // 14: mamlog.log.v1.MessageArchived.direction:type_name -> mamlog.log.v1.Direction
-	1,  // 15: mamlog.log.v1.MessageArchived.reason:type_name -> mamlog.log.v1.Reason
-	2,  // 16: mamlog.log.v1.Preferences.default:type_name -> mamlog.log.v1.Default
-	8,  // 17: mamlog.log.v1.PreferencesChanged.before:type_name -> mamlog.log.v1.Preferences
-	8,  // 18: mamlog.log.v1.PreferencesChanged.after:type_name -> mamlog.log.v1.Preferences
-	3,  // 19: mamlog.log.v1.PreferencesChanged.cause:type_name -> mamlog.log.v1.Cause
-	2,  // 20: mamlog.log.v1.Policy.default:type_name -> mamlog.log.v1.Default
-	10, // 21: mamlog.log.v1.PolicyChanged.before:type_name -> mamlog.log.v1.Policy
-	10, // 22: mamlog.log.v1.PolicyChanged.after:type_name -> mamlog.log.v1.Policy
-	26, // 23: mamlog.log.v1.Credentials.scram:type_name -> mamlog.log.v1.Credentials.Scram
-	12, // 24: mamlog.log.v1.AccountChanged.credentials:type_name -> mamlog.log.v1.Credentials
-	4,  // 25: mamlog.log.v1.RosterItem.subscription:type_name -> mamlog.log.v1.Subscription
-	14, // 26: mamlog.log.v1.RosterChanged.item:type_name -> mamlog.log.v1.RosterItem
-	5,  // 27: mamlog.log.v1.Cut.cause:type_name -> mamlog.log.v1.CutCause
-	27, // 28: mamlog.log.v1.Stump.conversations:type_name -> mamlog.log.v1.Stump.Conversation
-	22, // 29: mamlog.log.v1.RetentionChanged.before:type_name -> mamlog.log.v1.Retention
-	22, // 30: mamlog.log.v1.RetentionChanged.after:type_name -> mamlog.log.v1.Retention
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	18, // 6: mamlog.log.v1.Event.read:type_name -> mamlog.log.v1.ArchiveRead
+	25, // 7: mamlog.log.v1.Event.erase:type_name -> mamlog.log.v1.Erase
+	20, // 8: mamlog.log.v1.Event.retracted:type_name -> mamlog.log.v1.Retracted
+	21, // 9: mamlog.log.v1.Event.cut:type_name -> mamlog.log.v1.Cut
+	22, // 10: mamlog.log.v1.Event.stump:type_name -> mamlog.log.v1.Stump
+	24, // 11: mamlog.log.v1.Event.retention:type_name -> mamlog.log.v1.RetentionChanged
+	26, // 12: mamlog.log.v1.Event.erased:type_name -> mamlog.log.v1.Erased
+	17, // 13: mamlog.log.v1.Event.clock:type_name -> mamlog.log.v1.ClockAccepted
+	19, // 14: mamlog.log.v1.Event.imported:type_name -> mamlog.log.v1.Imported
+	0,  // 15: mamlog.log.v1.MessageArchived.direction:type_name -> mamlog.log.v1.Direction
+	1,  // 16: mamlog.log.v1.MessageArchived.reason:type_name -> mamlog.log.v1.Reason
+	2,  // 17: mamlog.log.v1.Preferences.default:type_name -> mamlog.log.v1.Default
+	8,  // 18: mamlog.log.v1.PreferencesChanged.before:type_name -> mamlog.log.v1.Preferences
+	8,  // 19: mamlog.log.v1.PreferencesChanged.after:type_name -> mamlog.log.v1.Preferences
+	3,  // 20: mamlog.log.v1.PreferencesChanged.cause:type_name -> mamlog.log.v1.Cause
+	2,  // 21: mamlog.log.v1.Policy.default:type_name -> mamlog.log.v1.Default
+	10, // 22: mamlog.log.v1.PolicyChanged.before:type_name -> mamlog.log.v1.Policy
+	10, // 23: mamlog.log.v1.PolicyChanged.after:type_name -> mamlog.log.v1.Policy
+	27, // 24: mamlog.log.v1.Credentials.scram:type_name -> mamlog.log.v1.Credentials.Scram
+	12, // 25: mamlog.log.v1.AccountChanged.credentials:type_name -> mamlog.log.v1.Credentials
+	4,  // 26: mamlog.log.v1.RosterItem.subscription:type_name -> mamlog.log.v1.Subscription
+	14, // 27: mamlog.log.v1.RosterChanged.item:type_name -> mamlog.log.v1.RosterItem
+	5,  // 28: mamlog.log.v1.Cut.cause:type_name -> mamlog.log.v1.CutCause
+	28, // 29: mamlog.log.v1.Stump.conversations:type_name -> mamlog.log.v1.Stump.Conversation
+	23, // 30: mamlog.log.v1.RetentionChanged.before:type_name -> mamlog.log.v1.Retention
+	23, // 31: mamlog.log.v1.RetentionChanged.after:type_name -> mamlog.log.v1.Retention
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_log_event_proto_init() }
@@ -2511,16 +2596,17 @@ func file_log_event_proto_init() {
 		(*Event_Stump)(nil),
 		(*Event_Retention)(nil),
 		(*Event_Erased)(nil),
+		(*Event_Clock)(nil),
 		(*Event_Imported)(nil),
 	}
-	file_log_event_proto_msgTypes[16].OneofWrappers = []any{}
+	file_log_event_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_log_event_proto_rawDesc), len(file_log_event_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,6 +1,7 @@
 package log
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -59,8 +60,17 @@ func (l *Log) RetentionTime() (t time.Time, held bool) {
 	return t, held
 }
 
-// AcceptTime takes the wall clock for right, durably, wherever it is.
-func (l *Log) AcceptTime() error {
+// AcceptTime takes the wall clock for right, durably, wherever it is. That actor did
+// so is on record before.
+func (l *Log) AcceptTime(ctx context.Context, actor string) error {
+	before, _ := l.RetentionTime()
+	wall, _ := l.clock.read()
+	_, err := l.AppendWait(ctx, Entry{Class: Audit, Event: &Event{Kind: &Event_Clock{Clock: &ClockAccepted{
+		Actor: actor, ClockUnixMs: wall.UnixMilli(), RetentionUnixMs: before.UnixMilli(),
+	}}}})
+	if err != nil {
+		return fmt.Errorf("log: record that the clock is accepted: %w", err)
+	}
 	wall, elapsed := l.clock.read()
 	r := &l.retention
 	r.mu.Lock()

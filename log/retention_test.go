@@ -79,14 +79,14 @@ func TestClockThatJumps(t *testing.T) {
 	wall = wall.Add(48 * time.Hour)
 	restart()
 	want("stopped for two days", right, true)
-	if err := l.AcceptTime(); err != nil {
+	if err := l.AcceptTime(t.Context(), "operator:root"); err != nil {
 		t.Fatal(err)
 	}
 	want("accepted", wall, false)
 	restart()
 	want("accepted, restarted", wall, false)
 	wall = wall.AddDate(0, 0, -9)
-	if err := l.AcceptTime(); err != nil {
+	if err := l.AcceptTime(t.Context(), "operator:root"); err != nil {
 		t.Fatal(err)
 	}
 	want("accepted, back", wall, false)

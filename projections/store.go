@@ -523,7 +523,7 @@ func (w *writer) fold(rec log.Record) error {
 		return w.erased(rec, e.Erased)
 	case *log.Event_Retention:
 		return w.retention(e.Retention)
-	case *log.Event_Read, *log.Event_Imported:
+	case *log.Event_Read, *log.Event_Imported, *log.Event_Clock:
 		return nil // kept in the log and in the audit tree alone
 	}
 	return fmt.Errorf("a kind of event that this version does not know: use a newer mamlog")

@@ -170,6 +170,9 @@ func eventWords(e *log.Event) string {
 		return "contact " + harmless(k.Roster.GetContact())
 	case *log.Event_Expired:
 		return "messages before " + clock(time.UnixMilli(k.Expired.GetBeforeUnixMs()))
+	case *log.Event_Clock:
+		return fmt.Sprintf("%s; until then messages expired by %s",
+			clock(time.UnixMilli(k.Clock.GetClockUnixMs())), clock(time.UnixMilli(k.Clock.GetRetentionUnixMs())))
 	case *log.Event_Read:
 		return harmless(k.Read.GetQuery())
 	case *log.Event_Imported:

@@ -2,11 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
 
 	"mamlog/projections"
@@ -60,11 +62,26 @@ func TestClockAYearAhead(t *testing.T) {
 	open()
 	left("a year ahead", true, 10)
 	for _, st := range s.all() {
-		if err := st.Log.AcceptTime(); err != nil {
+		if err := st.Log.AcceptTime(t.Context(), "operator:root"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	left("accepted", false, 0)
+	var who []string
+	for r, err := range s.main.Log.Scan(ulid.ULID{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := r.Event.GetClock(); c != nil {
+			who = append(who, c.Actor)
+			if ahead := time.Duration(c.ClockUnixMs-c.RetentionUnixMs) * time.Millisecond; ahead < 364*24*time.Hour {
+				t.Errorf("the clock is on record as %v ahead", ahead)
+			}
+		}
+	}
+	if fmt.Sprint(who) != "[operator:root]" {
+		t.Errorf("on record: %v", who)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
