@@ -10,12 +10,14 @@ import (
 	"os/signal"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"mamlog/bench"
 )
@@ -74,7 +76,7 @@ and plots.`,
 		c := &cobra.Command{
 			Use: p.Name, Short: "Measure " + p.About, Args: cobra.NoArgs,
 			RunE: func(c *cobra.Command, _ []string) error {
-				_, err := r.measure(c.Context(), "mamlog-bench "+p.Name, []bench.Part{p})
+				_, err := r.measure(c, []bench.Part{p})
 				return err
 			},
 		}
@@ -87,15 +89,34 @@ and plots.`,
 	root.AddCommand(&cobra.Command{
 		Use: "all", Short: "Measure everything (under an hour)", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := r.measure(c.Context(), "mamlog-bench all", bench.Parts)
+			_, err := r.measure(c, bench.Parts)
 			return err
 		},
 	}, quick(r), check(r))
 	return root
 }
 
-// measure makes a report and writes it.
-func (r *run) measure(ctx context.Context, name string, parts []bench.Part) (report bench.Report, err error) {
+// commandLine is what was asked for, without what has no part in the figures.
+func commandLine(c *cobra.Command) string {
+	line := c.CommandPath()
+	c.Flags().Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "out", "notes", "quiet", "cpuprofile", "dir": // the report names the file system
+			return
+		}
+		value := strings.Trim(f.Value.String(), "[]") // of a list
+		if strings.Contains(value, " ") {
+			value = strconv.Quote(value)
+		}
+		line += " --" + f.Name + " " + value
+	})
+	return line
+}
+
+// measure makes a report and writes it. What was measured before a part failed is
+// not lost: the report then says that it is not whole.
+func (r *run) measure(c *cobra.Command, parts []bench.Part) (report bench.Report, err error) {
+	ctx := c.Context()
 	began := time.Now()
 	if !r.quiet {
 		r.options.Progress = func(what string) {
@@ -118,10 +139,14 @@ func (r *run) measure(ctx context.Context, name string, parts []bench.Part) (rep
 		return report, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	if report, err = b.Run(ctx, name, parts); err != nil {
-		return report, err
-	}
-	if r.notes != "" {
+	report, failed := b.Run(ctx, commandLine(c), parts)
+	if failed != nil {
+		if len(report.Sections) == 0 {
+			return report, failed
+		}
+		report.Notes = fmt.Sprintf("## This report is not whole\n\nThe run ended early, and what it did not come to was not measured: %v.\n", failed)
+		defer func() { err = errors.Join(failed, err) }()
+	} else if r.notes != "" {
 		text, err := os.ReadFile(r.notes)
 		if err != nil {
 			return report, err
@@ -151,7 +176,7 @@ less than three minutes.`,
 			if r.out == "" {
 				r.stdout = io.Discard
 			}
-			report, err := r.measure(c.Context(), "mamlog-bench quick", bench.Parts[:1])
+			report, err := r.measure(c, bench.Parts[:1])
 			if err != nil {
 				return err
 			}
@@ -203,7 +228,7 @@ none can be wrong.`,
 					parts = append(parts, p)
 				}
 			}
-			report, err := r.measure(c.Context(), "mamlog-bench check", parts)
+			report, err := r.measure(c, parts)
 			if err != nil {
 				return err
 			}

@@ -72,6 +72,25 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestNotWhole: what was measured before a part fails is written, and says so.
+func TestNotWhole(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir) // nothing can be built, nor any server started
+	out := filepath.Join(dir, "out")
+	if _, err := execute(t, "check", "--quiet", "--only", "floor,ingest", "--seed", "7", "--out", out); err == nil || !strings.Contains(err.Error(), "ingest: ") {
+		t.Fatalf("it ended with %v", err)
+	}
+	page, err := os.ReadFile(filepath.Join(out, "RESULTS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"`mamlog-bench check --only floor,ingest --seed 7`", "appends in process", "## This report is not whole\n", "ingest: "} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page does not have %q:\n%s", want, page)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for _, args := range [][]string{
 		{"floor", "--rounds", "0"}, {"quick", "extra"}, {"nothing"}, {"floor", "--small", "1"}, {"check", "--only", "nothing", "--quiet"},
