@@ -85,7 +85,9 @@ func (s *Service) DeleteUser(ctx context.Context, r *connect.Request[adminv1.Del
 	if err != nil {
 		return nil, err
 	}
-	s.Archive.EraseDeleted()
+	if s.Archive != nil { // otherwise the next start does that
+		s.Archive.EraseDeleted()
+	}
 	return connect.NewResponse(&adminv1.DeleteUserResponse{Jid: j.String()}), nil
 }
 
