@@ -24,11 +24,12 @@ status=0
 for suite; do
 	root=$roots/$suite
 	if [ ! -e "$root/complete" ]; then
-		from= ; sources="deb $mirror ${suite%-backports} main"
-		case $suite in *-backports) from=/$suite; sources="$sources
+		sources="deb $mirror ${suite%-backports} main"
+		case $suite in *-backports) sources="$sources
 deb $mirror $suite main" ;; esac
-		mmdebstrap --quiet --mode=root --variant=essential \
-			--include="prosody$from,prosody-modules$from,ejabberd$from,lua-posix,lua-dbi-sqlite3,erlang-p1-sqlite3,sqlite3" \
+		# With that suite as the default, what the servers need comes from it too.
+		mmdebstrap --quiet --mode=root --variant=essential --aptopt="APT::Default-Release \"$suite\"" \
+			--include="prosody,prosody-modules,ejabberd,lua-posix,lua-dbi-sqlite3,erlang-p1-sqlite3,sqlite3" \
 			"${suite%-backports}" "$root" "$sources"
 		touch "$root/complete"
 	fi
