@@ -24,7 +24,7 @@ test: test-deps lint ## Install what the tests need (as root), and run all check
 	MAMLOG_SKIPS=$$skips $(GO) test $$race -timeout 18m ./... ; result=$$?; \
 	cat "$$skips"; exit $$result
 
-nightly: test-deps ## Run the long forms of the tests that have one, and print their figures (as root, about two hours; MAMLOG_SOAK_MINUTES shortens the soak).
+nightly: test-deps ## Run the long forms of the tests that have one, and print their figures (as root, some 70 minutes, of which MAMLOG_SOAK_MINUTES can shorten the soak of 60).
 	@figures=$$(mktemp); trap 'rm -f "$$figures"' EXIT; \
 	MAMLOG_NIGHTLY=1 MAMLOG_FIGURES=$$figures $(GO) test -timeout 180m ./... ; result=$$?; \
 	sort "$$figures"; exit $$result
