@@ -359,10 +359,10 @@ func TestPipelined(t *testing.T) {
 	}
 }
 
-// stub is an archive that takes everything at once.
-type stub struct{}
+// prompt is an archive that takes everything at once.
+type prompt struct{}
 
-func (stub) Append(sides []xep0313.Side, done func([]xep0313.Outcome)) error {
+func (prompt) Append(sides []xep0313.Side, done func([]xep0313.Outcome)) error {
 	outcomes := make([]xep0313.Outcome, len(sides))
 	for i := range outcomes {
 		outcomes[i].ID = ulid.ULID{1, byte(i)}
@@ -371,11 +371,11 @@ func (stub) Append(sides []xep0313.Side, done func([]xep0313.Outcome)) error {
 	return nil
 }
 
-func (stub) HandleIQ(context.Context, *stanza.Element, jid.JID, func([]byte)) bool { return false }
-func (stub) HandleRoomIQ(context.Context, jid.JID, jid.JID, xep0313.RealJIDs, *stanza.Element, func([]byte)) bool {
+func (prompt) HandleIQ(context.Context, *stanza.Element, jid.JID, func([]byte)) bool { return false }
+func (prompt) HandleRoomIQ(context.Context, jid.JID, jid.JID, xep0313.RealJIDs, *stanza.Element, func([]byte)) bool {
 	return false
 }
-func (stub) DeleteArchive(context.Context, jid.JID, string) error { return nil }
+func (prompt) DeleteArchive(context.Context, jid.JID, string) error { return nil }
 
 // FuzzBatch: whatever comes as an iq of a host is answered in one piece, with a
 // word for each append, and never panics.
@@ -388,7 +388,7 @@ func FuzzBatch(f *testing.F) {
 	f.Add(iq(batch(`<append ref='2'/>`, `<a:b xmlns:a=''/>`, `<![CDATA[x]]>`)))
 	f.Add(iq(`<delete xmlns='` + NS + `' owner='a@example.org'/>`))
 	f.Add(iq(query("alice@example.org", "x@y/z", everything)))
-	ls := &Links{archive: stub{}, logger: zap.NewNop(), limits: Limits{MaxBatch: 8}.withDefaults()}
+	ls := &Links{archive: prompt{}, logger: zap.NewNop(), limits: Limits{MaxBatch: 8}.withDefaults()}
 	ls.metrics, _ = newMetrics(nil)
 	l, err := newLink(ls, Link{Server: "h:1", Domain: testDomain, Secret: []byte("s"), Hosts: []string{testHost}})
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 	"go.uber.org/zap"
+
+	"mamlog/cmd/mamlog/conformance"
 )
 
 // TestFlippedBits flips one bit of one file of a stopped server, of every kind of
@@ -20,7 +22,7 @@ import (
 func TestFlippedBits(t *testing.T) {
 	t.Parallel()
 	flips := 60
-	if nightly() {
+	if conformance.Nightly() {
 		flips = 1000
 	}
 	rng := rand.New(rand.NewPCG(seed(t), 8))
@@ -104,7 +106,7 @@ func TestFlippedBits(t *testing.T) {
 	for _, kind := range kinds {
 		t.Logf("%s: %d flipped, %d found, the others without effect", kind, total[kind], found[kind])
 	}
-	figures(t, "%d bits flipped in %d kinds of files, none of them shown", flips, len(kinds))
+	conformance.Figures(t, "%d bits flipped in %d kinds of files, none of them shown", flips, len(kinds))
 }
 
 // wrongError: something was shown that was never written.

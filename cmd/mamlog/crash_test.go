@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.uber.org/zap"
 
+	"mamlog/cmd/mamlog/conformance"
 	"mamlog/xep0313"
 )
 
@@ -80,7 +81,7 @@ func (l lockable) Lock(name string) (io.Closer, error) {
 func TestCrashAtEveryWrite(t *testing.T) {
 	t.Parallel()
 	points, oneIn := 500, 4
-	if nightly() {
+	if conformance.Nightly() {
 		points, oneIn = 10_000, 1
 	}
 	rng := rand.New(rand.NewPCG(seed(t), 5))
@@ -122,7 +123,7 @@ func TestCrashAtEveryWrite(t *testing.T) {
 	}
 	close(crashes)
 	verifiers.Wait()
-	figures(t, "%d crash points in %d workloads with %s", done, runs, said(did))
+	conformance.Figures(t, "%d crash points in %d workloads with %s", done, runs, said(did))
 }
 
 func (c *crasher) count() int {

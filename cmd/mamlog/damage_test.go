@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"mamlog/cmd/mamlog/conformance"
 )
 
 // copied is the site once more, with a copy of its stores.
@@ -42,7 +44,7 @@ func (s *site) files(patterns ...string) (names []string) {
 func TestDamagedRows(t *testing.T) {
 	t.Parallel()
 	flips := 6
-	if nightly() {
+	if conformance.Nightly() {
 		flips = 200
 	}
 	rng := rand.New(rand.NewPCG(seed(t), 9))
@@ -87,7 +89,7 @@ func TestDamagedRows(t *testing.T) {
 	if found < flips/2 {
 		t.Errorf("check finds %d of %d", found, flips)
 	}
-	figures(t, "%d bits flipped, %d found and mended, the others without effect", flips, found)
+	conformance.Figures(t, "%d bits flipped, %d found and mended, the others without effect", flips, found)
 }
 
 // TestDamagedLog goes by what docs/reliability.md says is to be done when the log is

@@ -49,27 +49,6 @@ func seed(t *testing.T) uint64 {
 	return n
 }
 
-// nightly tells whether the long form of a test is wanted.
-func nightly() bool { return os.Getenv("MAMLOG_NIGHTLY") != "" }
-
-// figures reports what a test has gone through.
-func figures(t *testing.T, format string, args ...any) {
-	t.Helper()
-	t.Logf(format, args...)
-	name := os.Getenv("MAMLOG_FIGURES")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(f, "%s\t%s\n", t.Name(), fmt.Sprintf(format, args...))
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
 const storeName = "archive"
 
 // openIn opens both stores in fsys, as openStores does in data_dir. now is the wall

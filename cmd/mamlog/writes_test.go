@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"go.uber.org/zap"
 
+	"mamlog/cmd/mamlog/conformance"
 	"mamlog/log"
 	"mamlog/projections"
 	"mamlog/xep0313/stanza"
@@ -79,7 +80,7 @@ func (f *failer) hasFailed() bool {
 func TestFailingWrites(t *testing.T) {
 	t.Parallel()
 	workloads := 1
-	if nightly() {
+	if conformance.Nightly() {
 		workloads = 30
 	}
 	rng := rand.New(rand.NewPCG(seed(t), 28))
@@ -94,7 +95,7 @@ func TestFailingWrites(t *testing.T) {
 	if all.refused == 0 {
 		t.Error("nothing was refused")
 	}
-	figures(t, "%d outages in %d workloads that began at %d kinds of operations, %d operations failed, %d appends refused or in doubt, of the maintenance %d runs given up, among %s",
+	conformance.Figures(t, "%d outages in %d workloads that began at %d kinds of operations, %d operations failed, %d appends refused or in doubt, of the maintenance %d runs given up, among %s",
 		all.n, workloads, len(f.at), all.failed, all.refused, all.gaveUp, said(all.done))
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -18,7 +17,7 @@ import (
 func TestBackupUnderLoad(t *testing.T) {
 	t.Parallel()
 	backups := 2
-	if os.Getenv("MAMLOG_NIGHTLY") != "" {
+	if Nightly() {
 		backups = 20
 	}
 	s := startServer(t, "")
@@ -101,7 +100,7 @@ func TestBackupUnderLoad(t *testing.T) {
 	mu.Lock()
 	n := len(got)
 	mu.Unlock()
-	figures(t, "%d backups and restores while %d messages were received", backups, n)
+	Figures(t, "%d backups and restores while %d messages were received", backups, n)
 }
 
 // restoreUnder restores the backup in dir elsewhere while it holds flowing, and

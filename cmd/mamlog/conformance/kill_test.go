@@ -38,7 +38,7 @@ func TestKill9(t *testing.T) {
 	all := map[string][]killed{} // over all rounds, by recipient, in order of arrival
 	since := map[string]string{} // the last message that the round before has seen in each archive
 	rounds := 10
-	if os.Getenv("MAMLOG_NIGHTLY") != "" {
+	if Nightly() {
 		rounds = 100
 	}
 	for round := range rounds {
@@ -59,25 +59,7 @@ func TestKill9(t *testing.T) {
 	for user, received := range all {
 		checkReceipts(t, s, rounds, user, "", received)
 	}
-	figures(t, "%d rounds, received with an id: %d by juliet, %d by romeo", rounds, len(all["juliet"]), len(all["romeo"]))
-}
-
-// figures reports what a test has gone through.
-func figures(t *testing.T, format string, args ...any) {
-	t.Helper()
-	t.Logf(format, args...)
-	name := os.Getenv("MAMLOG_FIGURES")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprintf(f, "%s\t%s\n", t.Name(), fmt.Sprintf(format, args...))
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
+	Figures(t, "%d rounds, received with an id: %d by juliet, %d by romeo", rounds, len(all["juliet"]), len(all["romeo"]))
 }
 
 // exchangeUntilKilled lets the two send to each other as fast as they can, kills

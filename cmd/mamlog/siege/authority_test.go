@@ -204,7 +204,7 @@ func TestWhoMayAskWhat(t *testing.T) {
 		})
 	}
 	t.Run("another user of the machine at the admin socket", r.anotherUID)
-	figures(t, "%d pairs of who and what, %d of them refused without a trace", pairs, refused)
+	conformance.Figures(t, "%d pairs of who and what, %d of them refused without a trace", pairs, refused)
 }
 
 // classes of requests, to say what is due.

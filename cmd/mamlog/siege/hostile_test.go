@@ -214,7 +214,7 @@ func TestInjection(t *testing.T) {
 			t.Fatalf("stopped at the text %d, %q", i, text)
 		}
 	}
-	figures(t, "%d texts in 15 places each, live, from 4 archives, by stream and by link", sent)
+	conformance.Figures(t, "%d texts in 15 places each, live, from 4 archives, by stream and by link", sent)
 }
 
 const lastPage = "<set xmlns='http://jabber.org/protocol/rsm'><max>1</max><before/></set>"

@@ -3,7 +3,6 @@ package siege
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -20,30 +19,10 @@ import (
 // patience bounds every wait for something that must happen.
 const patience = 60 * time.Second
 
-// nightly is for the long forms.
-var nightly = os.Getenv("MAMLOG_NIGHTLY") != ""
-
 func TestMain(m *testing.M) {
 	code := m.Run()
 	conformance.RemoveBinary()
 	os.Exit(code)
-}
-
-// figures logs what a test came to, for docs/reliability.md too.
-func figures(t *testing.T, format string, args ...any) {
-	t.Helper()
-	text := fmt.Sprintf(format, args...)
-	t.Log(text)
-	name := os.Getenv("MAMLOG_FIGURES")
-	if name == "" {
-		return
-	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fmt.Fprintf(f, "%s\t%s\n", t.Name(), text)
 }
 
 // seeded draws lots by MAMLOG_SEED, or by the clock.

@@ -163,7 +163,7 @@ func element(s string) string {
 // of which their archives have every word.
 func TestMutations(t *testing.T) {
 	total := 2000
-	if nightly {
+	if conformance.Nightly() {
 		total = 100000
 	}
 	t.Setenv("GOGC", "20") // so that the heap is near what is in use
@@ -220,7 +220,7 @@ links: [{server: %q, domain: archive.linked.example, secret: s, hosts: [linked.e
 	if took < total/4 {
 		t.Errorf("only %d stanzas of %d got as far as to be handled: this test tests the parser", took, total)
 	}
-	figures(t, "%d mutated stanzas over %d connections; goroutines %d, before %d; heap %d MiB, before %d; %d stanzas and pings were handled; %d messages of a conversation meanwhile, all archived",
+	conformance.Figures(t, "%d mutated stanzas over %d connections; goroutines %d, before %d; heap %d MiB, before %d; %d stanzas and pings were handled; %d messages of a conversation meanwhile, all archived",
 		sent.Load(), connections.Load(), after.goroutines, before.goroutines, after.heap>>20, before.heap>>20, took, talk.n)
 }
 

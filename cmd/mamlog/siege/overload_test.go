@@ -20,7 +20,7 @@ func TestOverload(t *testing.T) {
 	filler := strings.Repeat("x", size)
 	t.Run("clients", func(t *testing.T) {
 		senders, each := 16, 30
-		if nightly {
+		if conformance.Nightly() {
 			each = 300
 		}
 		s := serve(t, limits)
@@ -145,12 +145,12 @@ func TestOverload(t *testing.T) {
 				t.Error("juliet's archive has them in another order than they came")
 			}
 		}
-		figures(t, "%d messages: %d acknowledged and archived, %d refused with resource-constraint", senders*each, len(got), n)
+		conformance.Figures(t, "%d messages: %d acknowledged and archived, %d refused with resource-constraint", senders*each, len(got), n)
 	})
 	t.Run("a link", func(t *testing.T) {
 		r := newRealm(t, limits)
 		batches := 300
-		if nightly {
+		if conformance.Nightly() {
 			batches = 3000
 		}
 		acknowledged := make(map[string]int) // batch by id
@@ -212,7 +212,7 @@ func TestOverload(t *testing.T) {
 		if found != len(acknowledged) {
 			t.Errorf("%d are in the archive, %d were acknowledged", found, len(acknowledged))
 		}
-		figures(t, "%d batches: %d acknowledged and archived, %d refused with resource-constraint", batches, len(acknowledged), refused)
+		conformance.Figures(t, "%d batches: %d acknowledged and archived, %d refused with resource-constraint", batches, len(acknowledged), refused)
 	})
 }
 
@@ -259,6 +259,6 @@ func TestSlowReaders(t *testing.T) {
 	if limit := before.heap + slow<<20 + 24<<20; most > limit {
 		t.Errorf("%d MiB of heap, before %d", most>>20, before.heap>>20)
 	}
-	figures(t, "%d clients that read nothing were cut off after %d MiB for each; heap at most %d MiB, before %d; %d messages of a conversation meanwhile",
+	conformance.Figures(t, "%d clients that read nothing were cut off after %d MiB for each; heap at most %d MiB, before %d; %d messages of a conversation meanwhile",
 		slow, flood*len(headline)>>20, most>>20, before.heap>>20, talk.n)
 }

@@ -150,7 +150,7 @@ links: [{server: %q, domain: archive.linked.example, secret: %s, hosts: [linked.
 			t.Errorf("%s is in the metrics", what)
 		}
 	}
-	figures(t, "%d secrets looked for in %d bytes of log", len(secrets), len(log))
+	conformance.Figures(t, "%d secrets looked for in %d bytes of log", len(secrets), len(log))
 }
 
 // loginSCRAM logs in, and returns what was said that nobody else should know.

@@ -39,7 +39,7 @@ type soak struct {
 func TestSoak(t *testing.T) {
 	k := &soak{t: t, n: 100, each: 400 * time.Millisecond, seconds: make(map[string]*hdrhistogram.Histogram)}
 	length := 10 * time.Second
-	if nightly {
+	if conformance.Nightly() {
 		length = time.Hour
 	}
 	if m := os.Getenv("MAMLOG_SOAK_MINUTES"); m != "" {
@@ -106,7 +106,7 @@ func TestSoak(t *testing.T) {
 		p99 = append(p99, fmt.Sprintf("%s %.1f ms of %d", op, float64(h.ValueAtQuantile(99))/1000, h.TotalCount()))
 	}
 	slices.Sort(p99)
-	figures(t, "%v of %d connections, %d things done, %d logins, no error; p99 %s; goroutines %d, before %d; heap %d MiB, before %d; resident %d MiB, before %d",
+	conformance.Figures(t, "%v of %d connections, %d things done, %d logins, no error; p99 %s; goroutines %d, before %d; heap %d MiB, before %d; resident %d MiB, before %d",
 		length, k.n, k.ops.Load(), k.logins.Load(), strings.Join(p99, ", "), late.goroutines, early.goroutines, late.heap>>20, early.heap>>20, late.resident>>20, early.resident>>20)
 }
 
