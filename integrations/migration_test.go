@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,12 +93,43 @@ func (m *migration) during(what string, do func(context.Context) error) {
 
 // there: mamlog takes over, with everything.
 func (m *migration) there() {
+	e, timed := m.commands.(ejabberdCommands) // mod_mam's ids are times
+	if timed {
+		m.must(m.site.Register(m.t.Context(), "tybalt"))
+		m.must(e.coincide(m.t.Context(), "imported", 20))
+	}
 	m.during("loading the module", m.load)
+	if timed {
+		m.must(e.coincide(m.t.Context(), "both", 10))
+		m.must(e.coincide(m.t.Context(), "spooled", 0))
+	}
 	m.during("import", m.bring)
 	m.during("unloading mod_mam", m.unload)
 	m.drained()
 	m.doing = "there"
 	m.complete()
+	if timed {
+		m.coincided("imported", "both", "spooled")
+	}
+}
+
+// coincided checks that tybalt's archive has all messages that mod_mam gave the same id.
+func (m *migration) coincided(names ...string) {
+	m.t.Helper()
+	reader := m.site.login(m.t, "tybalt", "reader")
+	defer reader.Close()
+	var have, want []string
+	for _, r := range archiveOf(m.t, reader, "") {
+		have = append(have, r.body)
+	}
+	for _, n := range names {
+		want = append(want, n+" in", n+" out", n+" out too")
+	}
+	slices.Sort(have)
+	slices.Sort(want)
+	if !slices.Equal(have, want) {
+		m.t.Errorf("%s: of messages with the same id the archive has %q, want %q", m.doing, have, want)
+	}
 }
 
 // andBack: mamlog takes over, and hands back.
@@ -199,6 +231,28 @@ func (e ejabberdCommands) load(ctx context.Context) error {
 func (e ejabberdCommands) bring(ctx context.Context) error {
 	out, err := e.Ctl(ctx, "mamlog_import", e.Host)
 	e.t.Logf("%s", out)
+	return err
+}
+
+// coincide has mod_mam archive three messages of tybalt's in the same microsecond,
+// some seconds ago, and mod_mamlog look on if it is there. In life it takes two
+// processes: one that sends, and one that brings what somebody else sent. The import
+// has what is older than the module's start, or 5 seconds.
+func (e ejabberdCommands) coincide(ctx context.Context, name string, ago int) error {
+	_, err := e.Eval(ctx, fmt.Sprintf(`Id = erlang:system_time(microsecond) - %[1]d * 1000000,
+		Call = fun(M, F, A) -> case rpc:call(Node, M, F, A) of {badrpc, Why} -> error(Why); R -> R end end,
+		Loaded = Call(gen_mod, is_loaded, [<<%[2]q>>, mod_mamlog]),
+		[begin
+			El = {xmlel, <<"message">>, [{<<"from">>, From}, {<<"to">>, To}, {<<"type">>, <<"chat">>}],
+			      [{xmlel, <<"body">>, [], [{xmlcdata, <<%[3]q, Body/binary>>}]}]},
+			Msg = Call(xmpp, put_meta, [Call(xmpp, decode, [El, <<"jabber:client">>, [ignore_els]]), stanza_id, Id]),
+			Acc = Call(mod_mam, Hook, [{Msg, #{jid => Call(jid, decode, [<<"tybalt@%[2]s/street">>])}}]),
+			Loaded andalso Call(mod_mamlog, Hook, [Acc])
+		end || {Hook, From, To, Body} <- [
+			{user_send_packet, <<"tybalt@%[2]s/street">>, <<"Mercutio@%[2]s">>, <<" out">>},
+			{user_receive_packet, <<"mercutio@%[2]s/Street">>, <<"tybalt@%[2]s">>, <<" in">>},
+			{user_send_packet, <<"tybalt@%[2]s/street">>, <<"Mercutio@%[2]s">>, <<" out too">>}]]`,
+		ago, e.Host, name))
 	return err
 }
 

@@ -28,7 +28,7 @@
 %% Commands
 -export([status/0, import/1]).
 %% For our other modules
--export([mode/2, strip/2, worth/2, head/5, xml/1, stamp/1, stamped/3, attribute/2, bounce/1,
+-export([mode/2, mam_key/2, strip/2, worth/2, head/5, xml/1, stamp/1, stamped/3, attribute/2, bounce/1,
          contact/3, spool_dir/1, refresh/1]).
 
 -include("logger.hrl").
@@ -449,15 +449,30 @@ mode(Host, #message{meta = #{stanza_id := _}}) ->
 mode(_, _) ->
     primary.
 
-%% What mod_mam archived goes to us under its id.
+%% What mod_mam archived goes to us too, under the key that the import gives it.
 shadow(Dir, #message{meta = #{stanza_id := Id, mam_archived := true}} = Msg, #jid{lserver = S} = JID, Peer) ->
     Core = strip(Msg#message{meta = #{}}, S),
     Head = head(Dir, JID, Peer, contact(JID#jid.luser, S, Peer), <<>>),
-    mod_mamlog_link:append_nowait(S, [{Head, xml(Core)}],
-                                  {<<"mam:", (integer_to_binary(Id))/binary>>, Id}),
+    mod_mamlog_link:append_nowait(S, [{Head, xml(Core)}], {mam_key(Id, Msg), Id}),
     Msg;
 shadow(_, Msg, _, _) ->
     Msg.
+
+%% @doc The key of a message that mod_mam archived. mod_mam's id is the microsecond in
+%% which the sender's process gave it, and an archive may have several messages of
+%% one: what its owner sends and gets comes from different processes. So the key has
+%% what they differ in as well, of which nothing changes in mod_mam's tables. These may
+%% have addresses in lower case and other kinds of white space.
+-spec mam_key(integer(), message()) -> binary().
+mam_key(Id, #message{from = From, to = To, id = MessageId, body = Bodies}) ->
+    Digest = crypto:hash(sha256, [lists:join(0, [address(From), address(To), dense(MessageId)]),
+                                  [[0, dense(Text)] || #text{data = Text} <- Bodies]]),
+    iolist_to_binary(["mam:", integer_to_binary(Id), $:, base64:encode(binary:part(Digest, 0, 12))]).
+
+address(undefined) -> <<>>;
+address(JID) -> jid:encode(jid:tolower(JID)).
+
+dense(Text) -> << <<C>> || <<C>> <= Text, C > $\s >>.
 
 is_same(#jid{luser = U, lserver = S}, #jid{luser = U, lserver = S}) -> true;
 is_same(_, _) -> false.

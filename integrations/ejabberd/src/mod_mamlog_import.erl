@@ -5,7 +5,7 @@
 %%% mod_mam has, from the beginning to shortly before now, and then the spool is let
 %%% go. What is newer comes from the spool alone: under load mod_mam's tables may get
 %%% a row behind one that is younger, the spool has the order of delivery. Messages that
-%%% are in both have the same key, `mam:' and mod_mam's id, so none is archived
+%%% are in both have the same key, mod_mamlog:mam_key/2, so none is archived
 %%% twice. An import that was interrupted is simply run again.
 -module(mod_mamlog_import).
 
@@ -142,7 +142,7 @@ message(chat, #row{id = Id}, #message{from = From, to = To} = Msg, {U, S}) ->
                       _ -> {<<"in">>, From}
                   end,
     Head = mod_mamlog:head(Dir, Owner, Peer, mod_mamlog:contact(U, S, Peer), extra(Id)),
-    {Head, mod_mamlog:xml(mod_mamlog:strip(Msg, S)), key(Id)};
+    {Head, mod_mamlog:xml(mod_mamlog:strip(Msg, S)), mod_mamlog:mam_key(Id, Msg)};
 message(groupchat, #row{id = Id, nick = Nick, peer = Sender}, Msg, {U, S}) ->
     Occupant = jid:make(U, S, Nick),
     Real = case Sender of
@@ -151,10 +151,7 @@ message(groupchat, #row{id = Id, nick = Nick, peer = Sender}, Msg, {U, S}) ->
            end,
     Sent = mod_mamlog:strip((xmpp:set_from(Msg, Occupant))#message{to = undefined}, S),
     {mod_mamlog:head(<<"room">>, jid:make(U, S), Occupant, false, <<Real/binary, (extra(Id))/binary>>),
-     mod_mamlog:xml(Sent), key(Id)}.
-
-key(Id) ->
-    <<"mam:", (integer_to_binary(Id))/binary>>.
+     mod_mamlog:xml(Sent), mod_mamlog:mam_key(Id, Msg)}.
 
 extra(Id) ->
     iolist_to_binary([" import='true' stamp='", mod_mamlog:stamp(Id), $']).

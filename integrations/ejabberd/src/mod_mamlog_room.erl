@@ -79,7 +79,7 @@ shadow(#message{meta = #{stanza_id := Id, mam_archived := true}} = Msg,
        #state{host = Domain, server_host = Host} = Room, Nick) ->
     _ = mod_mamlog_link:ensure(Host, Domain),
     mod_mamlog_link:append_nowait(Domain, [item(strip(Msg, Room), Room, Nick)],
-                                  {<<"mam:", (integer_to_binary(Id))/binary>>, Id}),
+                                  {mod_mamlog:mam_key(Id, Msg), Id}),
     Msg;
 shadow(Msg, _Room, _Nick) ->
     Msg.
