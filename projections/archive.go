@@ -43,20 +43,20 @@ type Row struct {
 	Sender string
 	Whois  bool
 
-	sent  int64  // in ms since 1970; 0: the time of ID
-	value []byte // of the row
-	event []byte // in it
+	sent    int64  // in ms since 1970; 0: the time of ID
+	content []byte // of the row's value
+	event   []byte // in it
 }
 
-// moved lets the row's bytes be those in a copy of its value, or none.
-func (r *Row) moved(value []byte) {
-	r.value = value
-	if value == nil {
+// moved lets the row's bytes be those in a copy of its content, or none.
+func (r *Row) moved(content []byte) {
+	r.content = content
+	if content == nil {
 		r.event, r.Stanza = nil, nil
 		return
 	}
-	stanza := len(value) - len(r.Stanza)
-	r.event, r.Stanza = value[stanza-len(r.event):stanza], value[stanza:]
+	stanza := len(content) - len(r.Stanza)
+	r.event, r.Stanza = content[stanza-len(r.event):stanza], content[stanza:]
 }
 
 // Message is the whole event of the row.
@@ -94,14 +94,31 @@ const (
 
 var errDamagedRow = errors.New("a row is damaged: rebuild the projections")
 
+// cutOrdinal takes the ordinal off a row's value.
+func cutOrdinal(value []byte) (ordinal uint64, content []byte, err error) {
+	ordinal, n := binary.Uvarint(value)
+	if n <= 0 {
+		return 0, nil, errDamagedRow
+	}
+	return ordinal, value[n:], nil
+}
+
 // read makes r what a row's value says, but for the event.
 func (r *Row) read(id ulid.ULID, owner string, value []byte) error {
-	_, n := binary.Uvarint(value)
-	if n <= 0 || n == len(value) {
+	_, content, err := cutOrdinal(value)
+	if err != nil {
+		return err
+	}
+	return r.readContent(id, owner, content)
+}
+
+// readContent is read for what follows the ordinal.
+func (r *Row) readContent(id ulid.ULID, owner string, content []byte) error {
+	if len(content) == 0 {
 		return errDamagedRow
 	}
-	flags, rest := value[n], value[n+1:]
-	*r = Row{ID: id, Owner: owner, value: value, Imported: flags&flagImported != 0, Whois: flags&flagWhois != 0}
+	flags, rest := content[0], content[1:]
+	*r = Row{ID: id, Owner: owner, content: content, Imported: flags&flagImported != 0, Whois: flags&flagWhois != 0}
 	if flags&flagSent != 0 {
 		sent, n := binary.Uvarint(rest)
 		if n <= 0 {

@@ -44,6 +44,11 @@ func rowKey(prefix []byte, id ulid.ULID) []byte {
 	return appendRowID(prefix[:len(prefix):len(prefix)], id)
 }
 
+// under tells whether key is prefix and an id.
+func under(key, prefix []byte) bool {
+	return len(key) == len(prefix)+16 && string(key[:len(prefix)]) == string(prefix)
+}
+
 // stump is the value of a row without content.
 func stump(ordinal, bytes uint64) ([]byte, error) {
 	return appendMessageValue(nil, ordinal, new(log.MessageArchived), bytes)
@@ -313,14 +318,16 @@ func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p part
 			if err != nil {
 				return err
 			}
-			prefix := rowsPrefix(c, bucket, owner, "")
-			for ok := sc.it.SeekLT(end(prefix)); ok && under(sc.it.Key(), prefix) && len(p.rows) < max; ok = sc.it.Prev() {
-				id := rowID(sc.it.Key())
+			for ok := sc.from(bucket, ulid.ULID{}); ok && len(p.rows) < max; ok = sc.it.Prev() {
+				id, _, content, err := sc.row()
+				if err != nil {
+					return err
+				}
 				if id.Compare(up) > 0 {
 					break
 				}
 				var row Row
-				if err := row.read(id, owner, sc.it.Value()); err != nil {
+				if err := row.readContent(id, owner, content); err != nil {
 					return err
 				}
 				stump := len(row.Stanza) == 0

@@ -77,6 +77,9 @@ func bucketKey(c log.Class, bucket uint32) []byte {
 	return binary.BigEndian.AppendUint32(k, bucket)
 }
 
+// setKeyBucket moves the key of a row, or a bound of such, to another bucket.
+func setKeyBucket(key []byte, bucket uint32) { binary.BigEndian.PutUint32(key[3:], bucket) }
+
 // rowsPrefix is what the keys of an archive, or with a peer those of a
 // conversation, begin with in one bucket.
 func rowsPrefix(c log.Class, bucket uint32, owner, peer string) []byte {

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -74,11 +73,11 @@ func (s *Store) Query(q Query) (page Page, err error) {
 	var arena []byte // the copies of a page lie in few pieces of memory
 	page, err = s.Visit(q, func(row *Row) error {
 		r := *row
-		if n := len(r.value); n > cap(arena)-len(arena) {
+		if n := len(r.content); n > cap(arena)-len(arena) {
 			arena = make([]byte, 0, max(n, 16<<10))
 		}
 		from := len(arena)
-		arena = append(arena, r.value...)
+		arena = append(arena, r.content...)
 		r.moved(arena[from:len(arena):len(arena)])
 		rows = append(rows, r)
 		return nil
@@ -188,23 +187,90 @@ func (i interval) contains(id ulid.ULID) bool { return id.Compare(i.lo) >= 0 && 
 // moment.
 type scan struct {
 	*rows
-	class       log.Class
-	owner, peer string
-	width       width
-	floor       ulid.ULID // nothing up to it can be seen
-	span        span      // buckets that may hold something
-	empty       bool      // none does
-	turn        uint64
-	it          *pebble.Iterator
-	messages    *pebble.Iterator // to find message rows; made when it is needed, else nil
-
-	// Keys are made in these. key holds a prefix of prefixBucket, and room for what
-	// it ends with; messageKey likewise of the archive where it is the conversation's.
-	key, messageKey       []byte
-	keyBucket, messageFor uint32
+	cursor
+	class    log.Class
+	owner    string
+	whole    bool // all of the archive
+	width    width
+	floor    ulid.ULID // nothing up to it can be seen
+	span     span      // buckets that may hold something
+	empty    bool      // none does
+	turn     uint64
+	messages cursor // to find message rows, unless whole; opened when it is needed
 
 	// What the walk has found out of the ranks that count and index need.
 	known [2]knownRank
+}
+
+// cursor stands in the rows of an archive, or of one conversation in it, of one
+// bucket at a time. The bounds of its iterator are those of these rows, so that
+// the engine opens no table that has others alone, and each key that it shows is
+// one of theirs.
+type cursor struct {
+	it      *pebble.Iterator
+	key     []byte // of prefix, and room for what it ends with
+	upper   []byte // the bound behind key
+	bounded uint32 // the bucket that it is bounded to
+}
+
+// begin makes the cursor one of the rows under prefix, of that bucket, and returns
+// the bounds that its iterator is to be made with.
+func (c *cursor) begin(prefix []byte, bucket uint32) pebble.IterOptions {
+	c.key, c.bounded = prefix, bucket
+	c.upper = end(prefix)
+	return pebble.IterOptions{LowerBound: c.key, UpperBound: c.upper}
+}
+
+// prefix is what the keys of the rows in the bucket begin with. It, and what is
+// appended to it, is good until the next call.
+func (c *cursor) prefix(bucket uint32) []byte {
+	setKeyBucket(c.key, bucket)
+	return c.key
+}
+
+// enter bounds the cursor to the bucket, and returns its prefix.
+func (c *cursor) enter(bucket uint32) []byte {
+	prefix := c.prefix(bucket)
+	if bucket != c.bounded {
+		setKeyBucket(c.upper, bucket)
+		c.it.SetBounds(prefix, c.upper)
+		c.bounded = bucket
+	}
+	return prefix
+}
+
+// below moves to the newest row in the bucket with an id below id, and tells
+// whether there is one. Newer rows come first.
+func (c *cursor) below(bucket uint32, id ulid.ULID) bool {
+	return c.it.SeekGE(append(appendRowID(c.enter(bucket), id), 0))
+}
+
+// from moves to the oldest row in the bucket with an id that is not below id,
+// and tells whether there is one.
+func (c *cursor) from(bucket uint32, id ulid.ULID) bool {
+	return c.it.SeekLT(append(appendRowID(c.enter(bucket), id), 0))
+}
+
+// at moves to the row id in the bucket, and tells whether there is one.
+func (c *cursor) at(bucket uint32, id ulid.ULID) bool {
+	key := appendRowID(c.enter(bucket), id)
+	return c.it.SeekGE(key) && bytes.Equal(c.it.Key(), key)
+}
+
+// row is what the row has where the cursor stands.
+func (c *cursor) row() (id ulid.ULID, ordinal uint64, content []byte, err error) {
+	key := c.it.Key()
+	if len(key) != len(c.key)+len(id) {
+		return id, 0, nil, errDamagedRow
+	}
+	ordinal, content, err = cutOrdinal(c.it.Value())
+	return rowID(key), ordinal, content, err
+}
+
+// ordinal is the one of the row where the cursor stands.
+func (c *cursor) ordinal() (uint64, error) {
+	_, n, _, err := c.row()
+	return n, err
 }
 
 type knownRank struct {
@@ -215,7 +281,7 @@ type knownRank struct {
 }
 
 func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
-	sc := &scan{rows: r, class: c, owner: owner, peer: peer, turn: r.tops.now()}
+	sc := &scan{rows: r, class: c, owner: owner, whole: peer == "", turn: r.tops.now()}
 	r.spanMu.RLock()
 	defer r.spanMu.RUnlock()
 	sp, ok := r.spans[c]
@@ -228,9 +294,8 @@ func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
 	if sc.floor, err = r.floor(c, owner); err != nil {
 		return nil, err
 	}
-	sc.it, err = r.db.NewIter(&pebble.IterOptions{
-		LowerBound: bucketKey(c, sp.first), UpperBound: end(bucketKey(c, sp.last)),
-	})
+	bounds := sc.begin(rowsPrefix(c, sp.last, owner, peer), sp.last)
+	sc.it, err = r.db.NewIter(&bounds)
 	return sc, err
 }
 
@@ -241,56 +306,32 @@ func (sc *scan) all(q Query) interval {
 
 func (sc *scan) close() {
 	// An iterator that failed has said so where it was used.
-	if sc.messages != nil {
-		_ = sc.messages.Close()
+	if sc.messages.it != nil {
+		_ = sc.messages.it.Close()
 	}
 	if sc.it != nil {
 		_ = sc.it.Close()
 	}
 }
 
-// prefix is what the keys of the rows in the bucket begin with. It is good until
-// the next call with another bucket; what is appended to it, until the next.
-func (sc *scan) prefix(bucket uint32) []byte {
-	if sc.key == nil || bucket != sc.keyBucket {
-		sc.key, sc.keyBucket = rowsPrefix(sc.class, bucket, sc.owner, sc.peer), bucket
-	}
-	return sc.key
-}
-
-// message moves to the message row of id, and returns the iterator that stands
-// there; nil if there is none.
-func (sc *scan) message(id ulid.ULID) (*pebble.Iterator, error) {
+// message returns the content of the message row of id; nil if there is none.
+func (sc *scan) message(id ulid.ULID) (content []byte, err error) {
 	bucket := sc.width.bucketOf(id)
-	it := sc.it
-	var prefix []byte
-	if sc.peer == "" {
-		prefix = sc.prefix(bucket)
-	} else {
+	c := &sc.cursor
+	if !sc.whole {
 		// Its own iterator, so that a walk through the conversation can go on.
-		if sc.messages == nil {
-			var err error
-			if sc.messages, err = sc.it.Clone(pebble.CloneOptions{}); err != nil {
+		if c = &sc.messages; c.it == nil {
+			bounds := c.begin(rowsPrefix(sc.class, bucket, sc.owner, ""), bucket)
+			if c.it, err = sc.it.Clone(pebble.CloneOptions{IterOptions: &bounds}); err != nil {
 				return nil, err
 			}
 		}
-		if it = sc.messages; sc.messageKey == nil || bucket != sc.messageFor {
-			sc.messageKey, sc.messageFor = rowsPrefix(sc.class, bucket, sc.owner, ""), bucket
-		}
-		prefix = sc.messageKey
 	}
-	return at(it, appendRowID(prefix, id))
-}
-
-// at moves it to key; nil if there is no such row.
-func at(it *pebble.Iterator, key []byte) (*pebble.Iterator, error) {
-	if !it.SeekGE(key) {
-		return nil, it.Error()
+	if !c.at(bucket, id) {
+		return nil, c.it.Error()
 	}
-	if !bytes.Equal(it.Key(), key) {
-		return nil, nil
-	}
-	return it, nil
+	_, _, content, err = c.row()
+	return content, err
 }
 
 // mustHold fails with a *NotFoundError if the archive does not hold the message
@@ -299,8 +340,8 @@ func (sc *scan) mustHold(id, floor ulid.ULID) error {
 	if sc.empty || id.Compare(floor) < 0 {
 		return &NotFoundError{id}
 	}
-	it, err := sc.message(id)
-	if err == nil && it == nil {
+	content, err := sc.message(id)
+	if err == nil && content == nil {
 		err = &NotFoundError{id}
 	}
 	return err
@@ -319,20 +360,6 @@ func (sc *scan) buckets(i interval) (sp span, ok bool) {
 		sp.last = min(sp.last, sc.width.bucketOf(i.hi))
 	}
 	return sp, sp.first <= sp.last
-}
-
-// below moves to the newest row in the bucket with an id below id, and tells
-// whether there is one. Newer rows come first.
-func (sc *scan) below(bucket uint32, id ulid.ULID) bool {
-	prefix := sc.prefix(bucket)
-	return sc.it.SeekGE(append(appendRowID(prefix, id), 0)) && under(sc.it.Key(), prefix)
-}
-
-// from moves to the oldest row in the bucket with an id that is not below id,
-// and tells whether there is one.
-func (sc *scan) from(bucket uint32, id ulid.ULID) bool {
-	prefix := sc.prefix(bucket)
-	return sc.it.SeekLT(append(appendRowID(prefix, id), 0)) && under(sc.it.Key(), prefix)
 }
 
 // rank is the number of rows in the bucket with an id below id.
@@ -362,20 +389,6 @@ func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
 		sc.tops.set(sc.turn, sc.prefix(bucket), n)
 	}
 	return n, err
-}
-
-// under tells whether key is prefix and an id.
-func under(key, prefix []byte) bool {
-	return len(key) == len(prefix)+16 && string(key[:len(prefix)]) == string(prefix)
-}
-
-// ordinal is the one of the row that sc.it stands at.
-func (sc *scan) ordinal() (uint64, error) {
-	n, size := binary.Uvarint(sc.it.Value())
-	if size <= 0 {
-		return 0, errDamagedRow
-	}
-	return n, nil
 }
 
 // counts are the numbers of rows in i, bucket by bucket from sp.first.
@@ -464,15 +477,16 @@ func (c *collector) full() bool {
 	return c.more
 }
 
-// add visits the row id, whose place is ordinal, 0 where that does not matter.
-func (c *collector) add(id ulid.ULID, ordinal uint64, value []byte) error {
+// add visits the row id, whose place is ordinal, 0 where that does not matter. One
+// without content is damaged.
+func (c *collector) add(id ulid.ULID, ordinal uint64, content []byte) error {
 	if c.rows == 0 {
 		c.start, c.startOrdinal = id, ordinal
 	}
 	c.last, c.lastOrdinal = id, ordinal
 	c.rows++
-	c.bytes += len(value) + c.RowBytes
-	if err := c.row.read(id, c.owner, value); err != nil {
+	c.bytes += len(content) + c.RowBytes
+	if err := c.row.readContent(id, c.owner, content); err != nil {
 		return err
 	}
 	return c.visit(&c.row)
@@ -502,49 +516,57 @@ func (sc *scan) walk(i interval, c *collector) error {
 	}
 	for n := range int64(sp.last-sp.first) + 1 {
 		bucket := sp.first + uint32(n)
-		seek, from, step := sc.from, i.lo, sc.it.Prev
 		if c.Backward {
 			bucket = sp.last - uint32(n)
-			seek, from, step = sc.below, i.hi, sc.it.Next
 		}
-		prefix := sc.prefix(bucket)
-		found := seek(bucket, from)
-		for begun := false; found; found = step() && under(sc.it.Key(), prefix) {
-			id := rowID(sc.it.Key())
-			value := sc.it.Value()
-			ordinal, size := binary.Uvarint(value)
-			if size <= 0 {
-				return errDamagedRow
-			}
-			if !begun {
-				begun = true
-				sc.learn(bucket, from, ordinal, c.Backward)
-			}
-			if !i.contains(id) {
-				break
-			}
-			if c.full() {
-				return nil
-			}
-			if size == len(value) { // the rest is in the message row
-				it, err := sc.message(id)
-				if err != nil {
-					return err
-				}
-				if it == nil {
-					return errDamagedRow
-				}
-				value = it.Value()
-			}
-			if err := c.add(id, ordinal, value); err != nil {
-				return err
-			}
-		}
-		if err := sc.it.Error(); err != nil {
+		if err := sc.walkBucket(bucket, i, c); err != nil || c.more {
 			return err
 		}
 	}
 	return nil
+}
+
+// walkBucket is walk in one bucket.
+func (sc *scan) walkBucket(bucket uint32, i interval, c *collector) error {
+	from := i.lo
+	var found bool
+	if c.Backward {
+		from = i.hi
+		found = sc.below(bucket, from)
+	} else {
+		found = sc.from(bucket, from)
+	}
+	for begun := false; found; {
+		id, ordinal, content, err := sc.row()
+		if err != nil {
+			return err
+		}
+		if !begun {
+			begun = true
+			sc.learn(bucket, from, ordinal, c.Backward)
+		}
+		// The seek took care of the other bound.
+		if c.Backward && id.Compare(i.lo) < 0 || !c.Backward && id.Compare(i.hi) >= 0 {
+			break
+		}
+		if c.full() {
+			return nil
+		}
+		if len(content) == 0 { // it is in the message row
+			if content, err = sc.message(id); err != nil {
+				return err
+			}
+		}
+		if err := c.add(id, ordinal, content); err != nil {
+			return err
+		}
+		if c.Backward {
+			found = sc.it.Next()
+		} else {
+			found = sc.it.Prev()
+		}
+	}
+	return sc.it.Error()
 }
 
 // learn notes the rank of from in the bucket, of which the walk has just found
@@ -591,14 +613,13 @@ func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID
 			to = mid
 		}
 	}
-	prefix := sc.prefix(b)
-	for ok := sc.from(b, log.FirstAt(time.UnixMilli(int64(from)))); ok && under(sc.it.Key(), prefix); ok = sc.it.Prev() {
-		ordinal, err := sc.ordinal()
+	for ok := sc.from(b, log.FirstAt(time.UnixMilli(int64(from)))); ok; ok = sc.it.Prev() {
+		id, ordinal, _, err := sc.row()
 		if err != nil {
 			return ulid.ULID{}, err
 		}
 		if ordinal == target+1 {
-			return rowID(sc.it.Key()), nil
+			return id, nil
 		}
 	}
 	return set.hi, sc.it.Error()
@@ -614,14 +635,11 @@ func (sc *scan) pick(c *collector, set, left interval) (Page, error) {
 		if !set.contains(id) {
 			continue
 		}
-		if sc.peer != "" {
-			it, err := at(sc.it, appendRowID(sc.prefix(sc.width.bucketOf(id)), id))
-			if err != nil {
+		if !sc.whole && !sc.at(sc.width.bucketOf(id), id) {
+			if err := sc.it.Error(); err != nil {
 				return Page{}, err
 			}
-			if it == nil {
-				continue
-			}
+			continue
 		}
 		matching = append(matching, id)
 	}
@@ -647,14 +665,11 @@ func (sc *scan) pick(c *collector, set, left interval) (Page, error) {
 		if n == 0 || c.Backward {
 			index = at
 		}
-		it, err := sc.message(matching[at])
+		content, err := sc.message(matching[at])
 		if err != nil {
 			return Page{}, err
 		}
-		if it == nil {
-			return Page{}, errDamagedRow
-		}
-		if err := c.add(matching[at], 0, it.Value()); err != nil {
+		if err := c.add(matching[at], 0, content); err != nil {
 			return Page{}, err
 		}
 	}
