@@ -189,7 +189,6 @@ type resultWriter struct {
 	head    []byte
 	results []byte
 	ends    []int // of each result, in results
-	stamps  stamps
 }
 
 var writers = sync.Pool{New: func() any { return new(resultWriter) }}
@@ -211,7 +210,7 @@ func (w *resultWriter) add(row *projections.Row) error {
 	b := append(w.results, w.head...)
 	b = appendID(b, row.ID)
 	b = append(b, resultMiddle...)
-	b = w.stamps.append(b, row.UnixMilli())
+	b = appendStamp(b, row.UnixMilli())
 	b = append(b, `'/>`...)
 	if sender := w.request.sender(row); sender != "" {
 		b = appendWithSender(b, row.Stanza, sender)

@@ -149,21 +149,14 @@ func (x *session) archiveIQ(e, payload *stanza.Element) {
 			x.asking.Add(-1)
 			x.s.queries.Leave(x.bare, 1)
 		}()
-		var piece []byte // what the stanzas are copied into, each larger than the last
-		emit := func(b []byte) {
-			if !x.out.room() {
-				return
-			}
-			if len(b) > cap(piece)-len(piece) {
-				piece = make([]byte, 0, max(len(b), min(2*cap(piece), writeChunk), 4<<10))
-			}
-			from := len(piece)
-			piece = append(piece, b...)
-			x.out.put(piece[from:len(piece):len(piece)])
+		if !x.out.room() {
+			return
 		}
-		if !x.s.c.Archive.HandleIQ(x.ctx, e, x.jid, emit) {
-			x.answer(e.ReplyError(unavailable(payload)))
+		a := newAnswer()
+		if !x.s.c.Archive.HandleIQ(x.ctx, e, x.jid, a.add) {
+			a.add(e.ReplyError(unavailable(payload)).Bytes())
 		}
+		x.out.putAnswer(a)
 	})
 }
 

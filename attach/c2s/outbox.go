@@ -15,8 +15,10 @@ type outbox struct {
 	more   sync.Cond // there is something to take
 	less   sync.Cond // bytes went down, or the outbox was closed
 	queue  [][]byte
-	bytes  int  // in queue, or taken and not yet written
-	full   bool // limit was passed: nothing more is taken in
+	lent   []*answer // whose elements are in queue
+	taken  []*answer // whose elements were taken and are not yet written
+	bytes  int       // in queue, or taken and not yet written
+	full   bool      // limit was passed: nothing more is taken in
 	closed bool
 }
 
@@ -29,24 +31,39 @@ func newOutbox(limit int, tooFull func()) *outbox {
 // put queues b, which nobody may change any more. After close it does nothing.
 func (o *outbox) put(b []byte) {
 	o.mu.Lock()
-	if o.closed || o.full {
-		o.mu.Unlock()
-		return
+	o.add(len(b), b)
+	o.mu.Unlock()
+}
+
+// putAnswer queues all elements of a at once, so that they go out in one piece, and
+// recycles it when they have.
+func (o *outbox) putAnswer(a *answer) {
+	o.mu.Lock()
+	if o.add(len(a.bytes), a.elements()...) {
+		o.lent = append(o.lent, a)
 	}
-	if o.bytes+len(b) > o.limit {
+	o.mu.Unlock()
+}
+
+// add is put for some elements of so many bytes, and tells whether they were taken
+// in. mu is held.
+func (o *outbox) add(bytes int, elements ...[]byte) bool {
+	if o.closed || o.full {
+		return false
+	}
+	if o.bytes+bytes > o.limit {
 		// Whoever puts may hold locks that ending the session needs, the log's
 		// own goroutine above all.
 		o.full = true
-		o.mu.Unlock()
 		go o.tooFull()
-		return
+		return false
 	}
-	o.bytes += len(b)
-	o.queue = append(o.queue, b)
-	if len(o.queue) == 1 {
+	if len(o.queue) == 0 {
 		o.more.Signal()
 	}
-	o.mu.Unlock()
+	o.bytes += bytes
+	o.queue = append(o.queue, elements...)
+	return true
 }
 
 // close ends the queue with words. drop throws away what waits before them.
@@ -74,6 +91,7 @@ func (o *outbox) take(reuse [][]byte) (batch [][]byte, last bool) {
 		o.more.Wait()
 	}
 	batch = o.queue
+	o.taken, o.lent = o.lent, o.taken[:0]
 	clear(reuse)
 	if cap(reuse) > 1<<12 {
 		reuse = nil // one burst should not be kept for ever
@@ -92,6 +110,10 @@ func (o *outbox) wrote(batch [][]byte) {
 	o.bytes -= n
 	o.less.Broadcast()
 	o.mu.Unlock()
+	for i, a := range o.taken { // the writer's alone until the next take
+		a.recycle()
+		o.taken[i] = nil
+	}
 }
 
 // room waits until less than highWater is queued; false if the outbox is closed.
