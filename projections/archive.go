@@ -118,7 +118,9 @@ func (r *Row) readContent(id ulid.ULID, owner string, content []byte) error {
 		return errDamagedRow
 	}
 	flags, rest := content[0], content[1:]
-	*r = Row{ID: id, Owner: owner, content: content, Imported: flags&flagImported != 0, Whois: flags&flagWhois != 0}
+	r.ID, r.Owner, r.content = id, owner, content
+	r.Imported, r.Whois = flags&flagImported != 0, flags&flagWhois != 0
+	r.Sender, r.sent = "", 0
 	if flags&flagSent != 0 {
 		sent, n := binary.Uvarint(rest)
 		if n <= 0 {

@@ -219,10 +219,11 @@ func (o *ordinals) raise(prefix []byte, n uint64) {
 // if there was none. r.spanMu is held, so that it fits to an iterator made under
 // the same hold.
 func (r *rows) floor(c log.Class, owner string) (id ulid.ULID, err error) {
-	key := string(binary.BigEndian.AppendUint16(nil, uint16(c))) + owner
+	var room [128]byte
+	key := append(binary.BigEndian.AppendUint16(room[:0], uint16(c)), owner...)
 	r.floorMu.Lock()
 	defer r.floorMu.Unlock()
-	if id, ok := r.floors[key]; ok {
+	if id, ok := r.floors[string(key)]; ok {
 		return id, nil
 	}
 	if sp, ok := r.spans[c]; ok {
@@ -241,7 +242,7 @@ func (r *rows) floor(c log.Class, owner string) (id ulid.ULID, err error) {
 	if r.floors == nil || len(r.floors) >= maxPreferenceEntries {
 		r.floors = make(map[string]ulid.ULID)
 	}
-	r.floors[key] = id
+	r.floors[string(key)] = id
 	return id, nil
 }
 

@@ -71,7 +71,10 @@ func widthKey(c log.Class) []byte {
 }
 
 func bucketKey(c log.Class, bucket uint32) []byte {
-	k := make([]byte, 0, 96)
+	return appendBucketKey(make([]byte, 0, 96), c, bucket)
+}
+
+func appendBucketKey(k []byte, c log.Class, bucket uint32) []byte {
 	k = append(k, kindBucket)
 	k = binary.BigEndian.AppendUint16(k, uint16(c))
 	return binary.BigEndian.AppendUint32(k, bucket)
@@ -83,7 +86,11 @@ func setKeyBucket(key []byte, bucket uint32) { binary.BigEndian.PutUint32(key[3:
 // rowsPrefix is what the keys of an archive, or with a peer those of a
 // conversation, begin with in one bucket.
 func rowsPrefix(c log.Class, bucket uint32, owner, peer string) []byte {
-	k := bucketKey(c, bucket)
+	return appendRowsPrefix(make([]byte, 0, 96), c, bucket, owner, peer)
+}
+
+func appendRowsPrefix(k []byte, c log.Class, bucket uint32, owner, peer string) []byte {
+	k = appendBucketKey(k, c, bucket)
 	if peer == "" {
 		k = append(k, partMessage)
 		k = append(k, owner...)

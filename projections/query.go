@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -95,7 +96,7 @@ func (s *Store) Query(q Query) (page Page, err error) {
 // the store. An error of visit ends the page and is returned.
 func (s *Store) Visit(q Query, visit func(*Row) error) (page Page, err error) {
 	err = s.read(func(r *rows) error {
-		page, err = r.query(q, visit)
+		page, err = r.query(&q, visit)
 		return err
 	})
 	var missing *NotFoundError
@@ -105,7 +106,7 @@ func (s *Store) Visit(q Query, visit func(*Row) error) (page Page, err error) {
 	return page, err
 }
 
-func (r *rows) query(q Query, visit func(*Row) error) (Page, error) {
+func (r *rows) query(q *Query, visit func(*Row) error) (Page, error) {
 	sc, err := r.newScan(q.Class, q.Owner, q.With)
 	if err != nil {
 		return Page{}, err
@@ -131,7 +132,8 @@ func (r *rows) query(q Query, visit func(*Row) error) (Page, error) {
 		}
 	}
 	left := set.after(q.PageAfter).before(q.PageBefore)
-	c := &collector{Query: &q, owner: q.Owner, visit: visit}
+	c := &sc.collector
+	c.Query, c.visit = *q, visit
 	if c.MaxBytes == 0 {
 		c.MaxBytes = math.MaxInt
 	}
@@ -184,7 +186,7 @@ func (i interval) before(id ulid.ULID) interval {
 func (i interval) contains(id ulid.ULID) bool { return id.Compare(i.lo) >= 0 && id.Compare(i.hi) < 0 }
 
 // scan reads the rows of one archive, or of one conversation in it, as of one
-// moment.
+// moment. Its memory serves one after another.
 type scan struct {
 	*rows
 	cursor
@@ -200,7 +202,12 @@ type scan struct {
 
 	// What the walk has found out of the ranks that count and index need.
 	known [2]knownRank
+
+	collector collector // of the page
+	numbers   []uint64  // for counts
 }
+
+var scans = sync.Pool{New: func() any { return new(scan) }}
 
 // cursor stands in the rows of an archive, or of one conversation in it, of one
 // bucket at a time. The bounds of its iterator are those of these rows, so that
@@ -209,16 +216,25 @@ type scan struct {
 type cursor struct {
 	it      *pebble.Iterator
 	key     []byte // of prefix, and room for what it ends with
-	upper   []byte // the bound behind key
+	bounds  pebble.IterOptions
 	bounded uint32 // the bucket that it is bounded to
 }
 
-// begin makes the cursor one of the rows under prefix, of that bucket, and returns
-// the bounds that its iterator is to be made with.
-func (c *cursor) begin(prefix []byte, bucket uint32) pebble.IterOptions {
-	c.key, c.bounded = prefix, bucket
-	c.upper = end(prefix)
-	return pebble.IterOptions{LowerBound: c.key, UpperBound: c.upper}
+// begin makes the cursor one of the rows of an archive, or of a conversation in it,
+// in that bucket. Its iterator is to be made with its bounds.
+func (c *cursor) begin(class log.Class, bucket uint32, owner, peer string) {
+	c.key, c.bounded = appendRowsPrefix(c.key[:0], class, bucket, owner, peer), bucket
+	upper := append(c.bounds.UpperBound[:0], c.key...)
+	upper[len(upper)-1]++ // it was 0
+	c.bounds.LowerBound, c.bounds.UpperBound = c.key, upper
+}
+
+// close leaves its memory. An iterator that failed has said so where it was used.
+func (c *cursor) close() {
+	if c.it != nil {
+		_ = c.it.Close()
+	}
+	*c = cursor{key: c.key, bounds: c.bounds}
 }
 
 // prefix is what the keys of the rows in the bucket begin with. It, and what is
@@ -232,8 +248,8 @@ func (c *cursor) prefix(bucket uint32) []byte {
 func (c *cursor) enter(bucket uint32) []byte {
 	prefix := c.prefix(bucket)
 	if bucket != c.bounded {
-		setKeyBucket(c.upper, bucket)
-		c.it.SetBounds(prefix, c.upper)
+		setKeyBucket(c.bounds.UpperBound, bucket)
+		c.it.SetBounds(prefix, c.bounds.UpperBound)
 		c.bounded = bucket
 	}
 	return prefix
@@ -281,7 +297,8 @@ type knownRank struct {
 }
 
 func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
-	sc := &scan{rows: r, class: c, owner: owner, whole: peer == "", turn: r.tops.now()}
+	sc := scans.Get().(*scan)
+	sc.rows, sc.class, sc.owner, sc.whole, sc.turn = r, c, owner, peer == "", r.tops.now()
 	r.spanMu.RLock()
 	defer r.spanMu.RUnlock()
 	sp, ok := r.spans[c]
@@ -291,27 +308,27 @@ func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
 		return sc, nil
 	}
 	var err error
-	if sc.floor, err = r.floor(c, owner); err != nil {
+	if sc.floor, err = r.floor(c, owner); err == nil {
+		sc.begin(c, sp.last, owner, peer)
+		sc.it, err = r.db.NewIter(&sc.bounds)
+	}
+	if err != nil {
+		sc.close()
 		return nil, err
 	}
-	bounds := sc.begin(rowsPrefix(c, sp.last, owner, peer), sp.last)
-	sc.it, err = r.db.NewIter(&bounds)
-	return sc, err
+	return sc, nil
 }
 
 // all are the ids of what exists in the archive for q.
-func (sc *scan) all(q Query) interval {
+func (sc *scan) all(q *Query) interval {
 	return interval{hi: maxID}.from(ceilID(q.NotBefore)).after(q.Floor).after(sc.floor)
 }
 
 func (sc *scan) close() {
-	// An iterator that failed has said so where it was used.
-	if sc.messages.it != nil {
-		_ = sc.messages.it.Close()
-	}
-	if sc.it != nil {
-		_ = sc.it.Close()
-	}
+	sc.messages.close()
+	sc.cursor.close()
+	*sc = scan{cursor: sc.cursor, messages: sc.messages, numbers: sc.numbers}
+	scans.Put(sc)
 }
 
 // message returns the content of the message row of id; nil if there is none.
@@ -321,8 +338,8 @@ func (sc *scan) message(id ulid.ULID) (content []byte, err error) {
 	if !sc.whole {
 		// Its own iterator, so that a walk through the conversation can go on.
 		if c = &sc.messages; c.it == nil {
-			bounds := c.begin(rowsPrefix(sc.class, bucket, sc.owner, ""), bucket)
-			if c.it, err = sc.it.Clone(pebble.CloneOptions{IterOptions: &bounds}); err != nil {
+			c.begin(sc.class, bucket, sc.owner, "")
+			if c.it, err = sc.it.Clone(pebble.CloneOptions{IterOptions: &c.bounds}); err != nil {
 				return nil, err
 			}
 		}
@@ -364,7 +381,8 @@ func (sc *scan) buckets(i interval) (sp span, ok bool) {
 
 // rank is the number of rows in the bucket with an id below id.
 func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
-	if id.Compare(sc.width.start(bucket)) <= 0 {
+	of := sc.width.bucketOf(id)
+	if of < bucket {
 		return 0, nil
 	}
 	for _, k := range sc.known {
@@ -372,7 +390,7 @@ func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
 			return k.rank, nil
 		}
 	}
-	whole := bucket < sc.span.last && id.Compare(sc.width.start(bucket+1)) >= 0
+	whole := bucket < sc.span.last && of > bucket
 	if whole {
 		if n, ok := sc.tops.get(sc.prefix(bucket)); ok {
 			return n, nil
@@ -391,9 +409,10 @@ func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
 	return n, err
 }
 
-// counts are the numbers of rows in i, bucket by bucket from sp.first.
+// counts are the numbers of rows in i, bucket by bucket from sp.first. They are
+// good until the next call.
 func (sc *scan) counts(i interval, sp span) (counts []uint64, total uint64, err error) {
-	counts = make([]uint64, 0, sp.last-sp.first+1)
+	counts = sc.numbers[:0]
 	for b := sp.first; b <= sp.last; b++ {
 		hi, err := sc.rank(b, i.hi)
 		if err != nil {
@@ -408,6 +427,7 @@ func (sc *scan) counts(i interval, sp span) (counts []uint64, total uint64, err 
 		counts = append(counts, hi-lo)
 		total += hi - lo
 	}
+	sc.numbers = counts
 	return counts, total, nil
 }
 
@@ -459,8 +479,7 @@ func (sc *scan) page(c *collector, set, left interval) (Page, error) {
 
 // collector visits the rows of a page, from where it starts, until it is full.
 type collector struct {
-	*Query
-	owner string
+	Query
 	visit func(*Row) error
 	row   Row // that is visited
 
@@ -486,7 +505,7 @@ func (c *collector) add(id ulid.ULID, ordinal uint64, content []byte) error {
 	c.last, c.lastOrdinal = id, ordinal
 	c.rows++
 	c.bytes += len(content) + c.RowBytes
-	if err := c.row.readContent(id, c.owner, content); err != nil {
+	if err := c.row.readContent(id, c.Owner, content); err != nil {
 		return err
 	}
 	return c.visit(&c.row)

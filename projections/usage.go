@@ -151,7 +151,7 @@ func (s *Store) Usage(q Query) (u Usage, err error) {
 			return err
 		}
 		defer sc.close()
-		u, err = sc.usage(sc.all(q))
+		u, err = sc.usage(sc.all(&q))
 		return err
 	})
 	if err != nil {
@@ -170,7 +170,7 @@ func (s *Store) Surplus(q Query, keep Usage) (up ulid.ULID, ok bool, err error) 
 			return err
 		}
 		defer sc.close()
-		all := sc.all(q)
+		all := sc.all(&q)
 		total, err := sc.usage(all)
 		if err != nil {
 			return err

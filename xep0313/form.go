@@ -2,12 +2,12 @@ package xep0313
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
-	"mellium.im/xmpp/jid"
 
 	"mamlog/projections"
 	"mamlog/xep0313/stanza"
@@ -66,8 +66,9 @@ func (q *query) parseForm(x *stanza.Element, limits Limits) error {
 	if t := x.Attr("type"); t != "submit" {
 		return stanza.BadRequest("the form's type is %q; it must be submit", t)
 	}
-	fields := make(map[string][]string)
-	for _, f := range x.Elements() {
+	fields, texts := make([]formField, 0, 8), make([]string, 0, 8)
+	for _, n := range x.Nodes {
+		f := n.Element
 		if !f.Is(NSForm, "field") {
 			continue // <title/> and the like say nothing in a submission
 		}
@@ -75,51 +76,54 @@ func (q *query) parseForm(x *stanza.Element, limits Limits) error {
 			return stanza.PolicyViolation("the form has more than %d fields", limits.FormFields)
 		}
 		name := f.Attr("var")
-		if _, ok := fields[name]; ok {
+		if slices.ContainsFunc(fields, func(f formField) bool { return f.name == name }) {
 			return stanza.BadRequest("the form has the field %q twice", name)
 		}
-		values := []string{}
-		for _, v := range f.Elements() {
-			if v.Is(NSForm, "value") {
+		from := len(texts)
+		for _, n := range f.Nodes {
+			if v := n.Element; v.Is(NSForm, "value") {
 				if t := trim(v.Text()); t != "" {
-					values = append(values, t)
+					texts = append(texts, t)
 				}
 			}
 		}
-		fields[name] = values
+		fields = append(fields, formField{name, texts[from:len(texts):len(texts)]})
 	}
-	if t := fields["FORM_TYPE"]; len(t) != 1 || t[0] != NS {
+	if !slices.ContainsFunc(fields, func(f formField) bool { return f.name == "FORM_TYPE" && len(f.values) == 1 && f.values[0] == NS }) {
 		return stanza.BadRequest("the form's FORM_TYPE must be %s", NS)
 	}
-	delete(fields, "FORM_TYPE")
-	for name, values := range fields {
-		parse, ok := fieldParsers[name]
-		if !ok {
-			return stanza.FeatureNotImplemented("the form field %q is not supported", name)
+	for _, f := range fields {
+		parse, ok := fieldParsers[f.name]
+		if !ok && f.name != "FORM_TYPE" {
+			return stanza.FeatureNotImplemented("the form field %q is not supported", f.name)
 		}
-		if len(values) == 0 {
+		if len(f.values) == 0 || !ok {
 			continue // left open
 		}
-		if len(values) > 1 && name != "ids" {
-			return stanza.BadRequest("the form field %q has %d values; one is allowed", name, len(values))
+		if len(f.values) > 1 && f.name != "ids" {
+			return stanza.BadRequest("the form field %q has %d values; one is allowed", f.name, len(f.values))
 		}
-		if len(values) > limits.IDs {
-			return stanza.PolicyViolation("the form field \"ids\" has %d values; %d are allowed", len(values), limits.IDs)
+		if len(f.values) > limits.IDs {
+			return stanza.PolicyViolation("the form field \"ids\" has %d values; %d are allowed", len(f.values), limits.IDs)
 		}
-		if err := parse(q, values); err != nil {
+		if err := parse(q, f.values); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// formField is one of a form's, with those of its values that aren't empty.
+type formField struct {
+	name   string
+	values []string
+}
+
 var fieldParsers = map[string]func(q *query, values []string) error{
-	"with": func(q *query, v []string) error {
-		j, err := jid.Parse(v[0])
-		if err != nil {
+	"with": func(q *query, v []string) (err error) {
+		if q.With, err = prepare(v[0]); err != nil {
 			return stanza.JIDMalformed("%q in the form field \"with\" is not a JID", v[0])
 		}
-		q.With = j.String()
 		return nil
 	},
 	"start": func(q *query, v []string) (err error) {
@@ -161,15 +165,21 @@ var fieldParsers = map[string]func(q *query, values []string) error{
 
 // parseSet reads RSM (XEP-0059). Both bounds may be given; an empty one is none.
 func (q *query) parseSet(set *stanza.Element) (err error) {
-	seen := make(map[string]bool)
-	for _, c := range set.Elements() {
-		if c.Space != NSRSM {
+	seen := make([]string, 0, 8)
+	for _, n := range set.Nodes {
+		c := n.Element
+		if c == nil || c.Space != NSRSM {
 			continue
 		}
-		if seen[c.Local] {
+		switch c.Local {
+		case "max", "index", "after", "before":
+		default:
+			continue // it says nothing in a request
+		}
+		if slices.Contains(seen, c.Local) {
 			return stanza.BadRequest("there is more than one <%s/>", c.Local)
 		}
-		seen[c.Local] = true
+		seen = append(seen, c.Local)
 		text := trim(c.Text())
 		switch c.Local {
 		case "max":
@@ -199,7 +209,7 @@ func (q *query) parseSet(set *stanza.Element) (err error) {
 			}
 		}
 	}
-	if seen["index"] && (seen["before"] || seen["after"]) {
+	if slices.Contains(seen, "index") && (slices.Contains(seen, "before") || slices.Contains(seen, "after")) {
 		return stanza.BadRequest("<index/> can't be combined with <before/> or <after/>")
 	}
 	return nil

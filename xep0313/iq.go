@@ -166,7 +166,7 @@ func (a *Archive) page(r *request, q query) error {
 	w := writers.Get().(*resultWriter)
 	defer w.release()
 	w.begin(r, q.id)
-	q.MaxBytes, q.RowBytes = maxPageBytes, len(w.head)+resultBytes
+	q.MaxBytes, q.RowBytes = maxPageBytes, len(w.before)+afterBytes
 	page, err := r.host.Archives.Visit(q.Query, w.add)
 	var missing *projections.NotFoundError
 	if errors.As(err, &missing) {
@@ -186,7 +186,10 @@ func (a *Archive) page(r *request, q query) error {
 // is used again for the next.
 type resultWriter struct {
 	request *request
-	head    []byte
+	before  []byte // what stands before a stanza; of the result that comes next all but id and time is there
+	id      int    // where the id begins in before
+	stamp   int    // where the stamp does
+	day     int64  // since 1970, of the stamp that is there
 	results []byte
 	ends    []int // of each result, in results
 }
@@ -195,7 +198,12 @@ var writers = sync.Pool{New: func() any { return new(resultWriter) }}
 
 func (w *resultWriter) begin(r *request, queryID string) {
 	w.request = r
-	w.head = appendResultHead(w.head[:0], r.owner, r.asker.String(), queryID)
+	w.before = appendResultHead(w.before[:0], r.owner, r.asker.String(), queryID)
+	w.id = len(w.before)
+	w.before = append(appendID(w.before, ulid.ULID{}), resultMiddle...)
+	w.stamp = len(w.before)
+	w.before = append(appendStamp(w.before, 0), resultDelayEnd...)
+	w.day = 0
 	w.results, w.ends = w.results[:0], w.ends[:0]
 }
 
@@ -207,11 +215,14 @@ func (w *resultWriter) release() {
 }
 
 func (w *resultWriter) add(row *projections.Row) error {
-	b := append(w.results, w.head...)
-	b = appendID(b, row.ID)
-	b = append(b, resultMiddle...)
-	b = appendStamp(b, row.UnixMilli())
-	b = append(b, `'/>`...)
+	putID(w.before[w.id:], row.ID)
+	ms := row.UnixMilli()
+	if day := dayOf(ms); day == w.day { // as most of a page are
+		putTimeOfDay(w.before[len(w.before)-len(resultDelayEnd)-timeOfDayBytes:], ms)
+	} else {
+		w.before, w.day = append(appendStamp(w.before[:w.stamp], ms), resultDelayEnd...), day
+	}
+	b := append(w.results, w.before...)
 	if sender := w.request.sender(row); sender != "" {
 		b = appendWithSender(b, row.Stanza, sender)
 	} else {
@@ -253,13 +264,13 @@ func appendResultHead(b []byte, owner, asker, queryID string) []byte {
 }
 
 const (
-	resultMiddle = `'><forwarded xmlns='` + NSForward + `'><delay xmlns='` + NSDelay + `' stamp='`
-	resultTail   = `</forwarded></result></message>`
-	stampBytes   = len(stampLayout)
+	resultMiddle   = `'><forwarded xmlns='` + NSForward + `'><delay xmlns='` + NSDelay + `' stamp='`
+	resultDelayEnd = `'/>`
+	resultTail     = `</forwarded></result></message>`
 
-	// resultBytes is what a result has beside its head and the stanza, in a room
-	// with the sender's name apart.
-	resultBytes = ulid.EncodedSize + len(resultMiddle) + stampBytes + len(`'/>`) + len(senderHead) + len(senderTail) + len(resultTail)
+	// afterBytes is what a result has behind what stands before the stanza, and
+	// beside that, in a room with the sender's name apart.
+	afterBytes = len(senderHead) + len(senderTail) + len(resultTail)
 )
 
 // appendFin appends the iq that ends an answer. First and last are those of the

@@ -15,20 +15,39 @@ func appendStamp(b []byte, unixMilli int64) []byte {
 	if year < 0 || year > 9999 {
 		return t.AppendFormat(b, stampLayout)
 	}
-	const perDay = 24 * 60 * 60 * 1000
-	ms := uint64((unixMilli%perDay + perDay) % perDay)
 	b = append(b, "0000-00-00T00:00:00.000Z"...)
-	out := b[len(b)-stampBytes:]
+	out := b[len(b)-len(stampLayout):]
 	putTwo(out[0:], uint64(year)/100)
 	putTwo(out[2:], uint64(year)%100)
 	putTwo(out[5:], uint64(month))
 	putTwo(out[8:], uint64(day))
-	putTwo(out[11:], ms/3600_000)
-	putTwo(out[14:], ms/60_000%60)
-	putTwo(out[17:], ms/1000%60)
-	out[20] = byte('0' + ms/100%10)
-	putTwo(out[21:], ms%100)
+	putTimeOfDay(out[len(stampLayout)-timeOfDayBytes:], unixMilli)
 	return b
+}
+
+// timeOfDayBytes are those at the end of a stamp that are of its time of day, which
+// is all that differs between stamps of one day.
+const timeOfDayBytes = len("15:04:05.000Z")
+
+const msPerDay = 24 * 60 * 60 * 1000
+
+// dayOf counts days from 1970.
+func dayOf(unixMilli int64) int64 {
+	if unixMilli < 0 {
+		unixMilli -= msPerDay - 1
+	}
+	return unixMilli / msPerDay
+}
+
+// putTimeOfDay writes those digits where a stamp is.
+func putTimeOfDay(b []byte, unixMilli int64) {
+	ms := uint64(unixMilli - dayOf(unixMilli)*msPerDay)
+	b = b[:timeOfDayBytes]
+	putTwo(b[0:], ms/3600_000)
+	putTwo(b[3:], ms/60_000%60)
+	putTwo(b[6:], ms/1000%60)
+	b[9] = byte('0' + ms/100%10)
+	putTwo(b[10:], ms%100)
 }
 
 func putTwo(b []byte, n uint64) { b[0], b[1] = byte('0'+n/10), byte('0'+n%10) }
