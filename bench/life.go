@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/cockroachdb/pebble/v2"
-	"golang.org/x/sys/unix"
 	"mellium.im/xmpp/jid"
 
 	"mamlog/integrations/peers"
@@ -298,8 +296,11 @@ func (b *Bench) timeAppends(st *store, done <-chan struct{}, seed uint64) (*hdrh
 	if err != nil {
 		return nil, err
 	}
-	runtime.LockOSThread() // see load.schedule
-	defer runtime.UnlockOSThread()
+	clock, err := newAlarm()
+	if err != nil {
+		return nil, err
+	}
+	defer clock.close()
 	rng := rand.New(rand.NewPCG(seed, 8))
 	h := newHistogram()
 	var mu sync.Mutex // over h and failed
@@ -316,9 +317,8 @@ func (b *Bench) timeAppends(st *store, done <-chan struct{}, seed uint64) (*hdrh
 		default:
 		}
 		at += int64(rng.ExpFloat64() / appendsUnderway * 1e9)
-		for monotonic() < at {
-			t := unix.NsecToTimespec(at)
-			_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &t, nil) // a signal wakes it early
+		if err := clock.wait(at); err != nil {
+			return nil, err
 		}
 		due := at
 		underway.Add(1)

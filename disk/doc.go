@@ -10,5 +10,8 @@
 //
 // It also watches the free space, and reports before the last of it is gone.
 //
+// What writes tables takes turns, so that those who wait for an answer find a
+// processor free.
+//
 // Nothing is ever reported as written or synced that was not.
 package disk

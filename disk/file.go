@@ -11,6 +11,7 @@ type writer struct {
 	vfs.File
 	fs   *FS
 	fate fate
+	turn Turn // of files whose writes don't wait
 
 	// Of files whose writes wait: what was written since the last sync, and where
 	// it begins. After a failed sync the system may have dropped it from memory
@@ -23,6 +24,11 @@ type writer struct {
 // Write implements vfs.File.
 func (w *writer) Write(p []byte) (int, error) {
 	if w.fate != waits {
+		if w.fs.gentle.Load() {
+			w.turn.TakeGently()
+		} else {
+			w.turn.Take()
+		}
 		n := 0
 		err := w.fs.do(w.fate, func() (err error) {
 			n, err = w.File.Write(p)
@@ -85,6 +91,7 @@ func (w *writer) SyncTo(length int64) (bool, error) {
 
 // Close implements vfs.File. To close a file that was synced can't lose anything.
 func (w *writer) Close() error {
+	w.turn.End()
 	err := w.File.Close()
 	if w.fate == waits && len(w.unsynced) == 0 {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +42,8 @@ type FS struct {
 	vfs.FS
 	dir  string
 	opts Options
+
+	gentle atomic.Bool // what is written has all the time in the world
 
 	mu       sync.Mutex
 	watching bool
@@ -87,6 +90,9 @@ func (f *FS) Watch() {
 		}
 	})
 }
+
+// Gentle makes the tables that are written from now on take gentle turns, or not.
+func (f *FS) Gentle(on bool) { f.gentle.Store(on) }
 
 // Close lets writes that wait fail. The store must not be used any more.
 func (f *FS) Close() {
@@ -272,7 +278,7 @@ func (f *FS) Create(name string, c vfs.DiskWriteCategory) (file vfs.File, err er
 		file, err = f.FS.Create(name, c)
 		return err
 	})
-	return f.wrap(file, fate, err)
+	return f.wrap(file, fate, c, err)
 }
 
 // ReuseForWrite implements vfs.FS. A file that can't be had again is made anew.
@@ -290,14 +296,14 @@ func (f *FS) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (file vfs.
 		file, err = f.FS.Create(name, c)
 		return err
 	})
-	return f.wrap(file, fate, err)
+	return f.wrap(file, fate, c, err)
 }
 
-func (f *FS) wrap(file vfs.File, fate fate, err error) (vfs.File, error) {
+func (f *FS) wrap(file vfs.File, fate fate, c vfs.DiskWriteCategory, err error) (vfs.File, error) {
 	if err != nil || fate == passes {
 		return file, err
 	}
-	return &writer{File: file, fs: f, fate: fate}, nil
+	return &writer{File: file, fs: f, fate: fate, turn: Turn{urgent: c == "pebble-memtable-flush"}}, nil
 }
 
 // Rename implements vfs.FS.

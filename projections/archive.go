@@ -231,33 +231,29 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	w.touch(c, bucket)
 
 	prefix := rowsPrefix(c, bucket, m.GetOwner(), "")
-	ordinal, err := w.next(prefix)
+	t, err := w.next(c, bucket, prefix, false, counted(m))
 	if err != nil {
 		return err
 	}
-	soFar, err := w.grow(prefix, counted(m))
-	if err != nil {
-		return err
-	}
-	w.value, err = appendMessageValue(w.value[:0], ordinal, m, soFar)
+	w.value, err = appendMessageValue(w.value[:0], t.ordinal, m, t.bytes)
 	if err != nil {
 		return err
 	}
 	_, n := binary.Uvarint(w.value)
 	content := w.value[n:]
-	if err := w.set(prefix, id, ordinal, content); err != nil {
+	if err := w.set(prefix, id, t.ordinal, content); err != nil {
 		return err
 	}
 	for i, peer := range withKeys(m) {
 		prefix := rowsPrefix(c, bucket, m.GetOwner(), peer)
-		ordinal, err := w.next(prefix)
+		t, err := w.next(c, bucket, prefix, true, 0)
 		if err != nil {
 			return err
 		}
 		if i > 0 {
 			content = nil
 		}
-		if err := w.set(prefix, id, ordinal, content); err != nil {
+		if err := w.set(prefix, id, t.ordinal, content); err != nil {
 			return err
 		}
 	}

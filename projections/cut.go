@@ -175,10 +175,7 @@ func (w *writer) leave(c log.Class, up ulid.ULID, s *log.Stump) error {
 		if err := errors.Join(w.batch.DeleteRange(rowKey(prefix, up), end(prefix), nil), w.batch.Set(rowKey(prefix, up), value, nil)); err != nil {
 			return err
 		}
-		w.rows.ordinals.raise(prefix, ordinal)
-		if with == "" {
-			w.rows.sizes.raise(prefix, bytes)
-		}
+		w.rows.tallies.raise(c, last, prefix, tally{ordinal, bytes})
 		return nil
 	}
 	value, err := stump(s.GetOrdinal(), s.GetBytes())
@@ -206,13 +203,6 @@ func (w *writer) clear(c log.Class, bucket uint32, owner string) error {
 		}
 	}
 	return nil
-}
-
-// raise makes a number that is remembered n, if it is smaller.
-func (o *ordinals) raise(prefix []byte, n uint64) {
-	if known, ok := o.get(prefix); ok && known < n {
-		o.set(prefix, n)
-	}
 }
 
 // floor is the id of the newest message that a cut took off owner's archive, zero

@@ -156,7 +156,10 @@ func (m *machine) open() {
 	if m.log, err = log.Open("log", log.Options{FS: m.fs, Clock: m.clock}); err != nil {
 		m.t.Fatal(err)
 	}
-	m.store, err = Open("rows", m.log, Options{FS: m.fs, Retention: func(log.Class) time.Duration { return m.keep }})
+	m.store, err = Open("rows", m.log, Options{
+		FS: m.fs, Retention: func(log.Class) time.Duration { return m.keep },
+		tallies: rapid.SampledFrom([]int{1, 3, 20, 0}).Draw(m.t, "tallies"),
+	})
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -95,6 +95,7 @@ func (s *Store) Query(q Query) (page Page, err error) {
 // beyond the call, but copies of its strings and times, wait for anything, nor call
 // the store. An error of visit ends the page and is returned.
 func (s *Store) Visit(q Query, visit func(*Row) error) (page Page, err error) {
+	s.queries.Add(1)
 	err = s.read(func(r *rows) error {
 		page, err = r.query(&q, visit)
 		return err

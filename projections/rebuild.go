@@ -7,13 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/mod/sumdb/tlog"
 
+	"mamlog/disk"
 	"mamlog/log"
 )
 
@@ -38,47 +41,108 @@ func (s *Store) Rebuild(progress func(records int)) (err error) {
 	if err != nil {
 		return err
 	}
-	folder := &folder{s, fresh}
-	if err := s.log.Feed(folder, progress); err != nil {
+	old, err := s.exchange(fresh, progress)
+	fresh.fs.Gentle(false)
+	if err != nil {
 		return errors.Join(err, s.drop(fresh))
 	}
-	if err := fresh.db.Flush(); err != nil {
-		return errors.Join(err, s.drop(fresh))
-	}
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	// What came meanwhile, up to what the old rows have seen; the rest will be
-	// applied to the new ones.
-	if err := s.log.Feed(&upTo{folder, s.rows.position}, nil); err != nil && !errors.Is(err, errEnough) {
-		return errors.Join(err, s.drop(fresh))
-	}
+	// Until it is complete the old generation is what would be opened, and brought up
+	// to the end of the log.
 	if err := fresh.complete(); err != nil {
-		return errors.Join(err, s.drop(fresh))
+		return errors.Join(err, old.close())
 	}
-	s.using.Lock()
-	old := s.rows
-	s.rows = fresh
-	s.using.Unlock()
-	s.preferences.reset()
 	return s.drop(old)
 }
 
+// exchange folds the log into fresh and lets queries and appends go there.
+func (s *Store) exchange(fresh *rows, progress func(records int)) (old *rows, err error) {
+	folder := s.newFolder(fresh)
+	defer folder.turn.End()
+	// What comes meanwhile is less each time; the last of it is folded while appends wait.
+	folded := 0
+	for few := false; !few; {
+		last := 0
+		err := s.log.Feed(folder, func(records int) {
+			if last = records; progress != nil {
+				progress(folded + records)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		few = last < fewRecords
+		folded += last
+	}
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	folder.hurry = true
+	// Up to what the old rows have seen; the rest will be applied to the new ones.
+	if err := s.log.Feed(&upTo{folder, s.rows.position}, nil); err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	s.using.Lock()
+	old = s.rows
+	s.rows = fresh
+	s.using.Unlock()
+	s.preferences.reset()
+	return old, nil
+}
+
+// fewRecords is how many may be folded while appends wait.
+const fewRecords = 64
+
 var errBusy = errors.New("another rebuild or check is under way, or the store is being closed")
 
-// folder folds into rows that nobody reads yet.
+// folder folds into rows that nobody reads yet. It gives way to those who use the
+// store.
 type folder struct {
 	*Store
-	into *rows
+	into  *rows
+	turn  disk.Turn
+	hurry bool // somebody waits
+
+	// When the store was used last, and how one knows.
+	last    ulid.ULID
+	queries uint64
+	used    time.Time
 }
+
+func (s *Store) newFolder(into *rows) *folder {
+	return &folder{Store: s, into: into, last: s.log.Last(), queries: s.queries.Load()}
+}
+
+// aStep is how many records are folded at once, which takes about a millisecond.
+const aStep = 32
 
 func (f *folder) Position() ulid.ULID { return f.into.position }
 
 func (f *folder) Apply(records []log.Record) error {
-	if f.closing.Load() {
-		return errBusy
+	for step := range slices.Chunk(records, aStep) {
+		if f.closing.Load() {
+			return errBusy
+		}
+		if !f.hurry {
+			f.giveWay()
+		}
+		if _, err := f.fold(f.into, step); err != nil {
+			return err
+		}
 	}
-	_, err := f.fold(f.into, records)
-	return err
+	return nil
+}
+
+// giveWay waits for its turn, for long while others use the store.
+func (f *folder) giveWay() {
+	if last, queries := f.log.Last(), f.Store.queries.Load(); last != f.last || queries != f.queries {
+		f.last, f.queries, f.used = last, queries, time.Now()
+	}
+	gently := time.Since(f.used) < time.Second
+	f.into.fs.Gentle(gently)
+	if gently {
+		f.turn.TakeGently()
+	} else {
+		f.turn.Take()
+	}
 }
 
 // upTo folds no record after last.
@@ -139,7 +203,8 @@ func (s *Store) Check(ctx context.Context, progress func(records int)) (report C
 		return report, err
 	}
 	defer func() { err = errors.Join(err, s.drop(fresh)) }()
-	folder := &folder{s, fresh}
+	folder := s.newFolder(fresh)
+	defer folder.turn.End()
 	batch := make([]log.Record, 0, 1024)
 	flush := func() error {
 		if err := ctx.Err(); err != nil {

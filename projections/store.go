@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -42,6 +41,8 @@ type Options struct {
 
 	// Progress, if not nil, is told how many records were folded in catching up.
 	Progress func(records int)
+
+	tallies int // that are remembered at least, 0: many; tests want few
 }
 
 // Store holds the rows of one log. It is made by Open.
@@ -59,6 +60,7 @@ type Store struct {
 	rows     *rows        // exchanged by a rebuild, under both locks
 
 	preferences preferenceCache
+	queries     atomic.Uint64
 }
 
 // rows is one generation of rows: an engine, and what is kept of it in memory.
@@ -68,8 +70,7 @@ type rows struct {
 	fs       *disk.FS
 	dir      string
 	position ulid.ULID
-	ordinals ordinals
-	sizes    ordinals // bytes so far, by the prefixes of archives
+	tallies  tallies
 
 	tops tops
 
@@ -166,7 +167,7 @@ func (s *Store) begin(dir string, anew bool) error {
 	}
 	if anew {
 		s.opts.Logger.Warn("making the rows anew from the log, which takes long for a long log", zap.String("dir", dir))
-		err = s.log.Feed(&folder{s, r}, s.opts.Progress)
+		err = s.log.Feed(&folder{Store: s, into: r, hurry: true}, s.opts.Progress)
 	}
 	if err == nil {
 		err = r.complete()
@@ -207,7 +208,7 @@ func (s *Store) newRows(dir string) (*rows, error) {
 		return nil, err
 	}
 	fs.Watch()
-	return &rows{db: db, fs: fs, dir: dir, widths: make(map[log.Class]width), spans: make(map[log.Class]span)}, nil
+	return &rows{db: db, fs: fs, dir: dir, tallies: newTallies(o.tallies), widths: make(map[log.Class]width), spans: make(map[log.Class]span)}, nil
 }
 
 func pebbleOptions(o Options) *pebble.Options {
@@ -282,6 +283,7 @@ func (r *rows) load(s *Store) (why string, err error) {
 			return "", err
 		}
 	}
+	r.tallies.forget(r.spans)
 	return "", r.loadLeaves()
 }
 
@@ -439,12 +441,10 @@ func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err 
 	}
 	r.position = position
 	r.grow(w.leaves)
-	r.narrowSpans(w.expired)
-	if len(w.expired) > 0 || w.renumbered {
-		r.ordinals, r.sizes = ordinals{}, ordinals{} // those of the buckets that are gone among them
+	if r.narrowSpans(w.expired) || w.renumbered {
+		r.tallies.forget(r.spans) // those of the rows that are gone among them
 	}
-	r.ordinals.turn()
-	r.sizes.turn()
+	r.tallies.turn(r.spans)
 	return w.changed, nil
 }
 
@@ -552,11 +552,14 @@ func (r *rows) grow(leaves int64) {
 	r.leaves = leaves
 }
 
-func (r *rows) narrowSpans(expired map[log.Class]uint32) {
+// narrowSpans also tells whether there may have been something in the buckets that
+// are gone.
+func (r *rows) narrowSpans(expired map[log.Class]uint32) (any bool) {
 	r.spanMu.Lock()
 	defer r.spanMu.Unlock()
 	for c, first := range expired {
 		if sp, ok := r.spans[c]; ok && sp.first < first {
+			any = true
 			if sp.first = first; sp.first > sp.last {
 				delete(r.spans, c)
 			} else {
@@ -564,6 +567,7 @@ func (r *rows) narrowSpans(expired map[log.Class]uint32) {
 			}
 		}
 	}
+	return any
 }
 
 // read lends the current rows to f; they are not exchanged meanwhile. f must not
@@ -595,56 +599,4 @@ func (s *Store) Stats() Stats {
 		return nil
 	})
 	return st
-}
-
-// ordinals remembers the last ordinal that was given under a prefix, for the
-// prefixes written to of late: two maps, the older of which is dropped when the
-// newer is full.
-type ordinals struct{ recent, older map[string]uint64 }
-
-const maxOrdinals = 1 << 18
-
-func (o *ordinals) get(prefix []byte) (uint64, bool) {
-	if n, ok := o.recent[string(prefix)]; ok {
-		return n, true
-	}
-	n, ok := o.older[string(prefix)]
-	return n, ok
-}
-
-func (o *ordinals) set(prefix []byte, n uint64) {
-	if o.recent == nil {
-		o.recent = make(map[string]uint64)
-	}
-	o.recent[string(prefix)] = n
-}
-
-// turn makes room. It is called between batches only: what a batch has written
-// can't be read from the engine before its end.
-func (o *ordinals) turn() {
-	if len(o.recent) > maxOrdinals {
-		o.older, o.recent = o.recent, nil
-	}
-}
-
-// next returns the ordinal of the next row under prefix.
-func (w *writer) next(prefix []byte) (uint64, error) {
-	n, ok := w.rows.ordinals.get(prefix)
-	if !ok {
-		it, err := w.rows.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end(prefix)})
-		if err != nil {
-			return 0, err
-		}
-		if it.First() { // the newest
-			n, _ = binary.Uvarint(it.Value())
-		}
-		if err := it.Close(); err != nil {
-			return 0, err
-		}
-	}
-	if n == math.MaxUint64 {
-		return 0, errors.New("the rows are damaged: an ordinal is out of range")
-	}
-	w.rows.ordinals.set(prefix, n+1)
-	return n + 1, nil
 }

@@ -76,29 +76,6 @@ func (r Row) counted() (uint64, error) {
 	return uint64(len(r.Stanza)), nil
 }
 
-// grow returns how many bytes the archive with that prefix has in the bucket when
-// size more have come to it.
-func (w *writer) grow(prefix []byte, size uint64) (uint64, error) {
-	n, ok := w.rows.sizes.get(prefix)
-	if !ok {
-		it, err := w.rows.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end(prefix)})
-		if err != nil {
-			return 0, err
-		}
-		if it.First() { // the newest
-			if n, err = bytesSoFar(it.Value()); err != nil {
-				it.Close()
-				return 0, err
-			}
-		}
-		if err := it.Close(); err != nil {
-			return 0, err
-		}
-	}
-	w.rows.sizes.set(prefix, n+size)
-	return n + size, nil
-}
-
 // Usage is what an archive holds.
 type Usage struct {
 	Messages uint64

@@ -1,0 +1,120 @@
+package projections
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/maphash"
+	"math"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"mamlog/log"
+)
+
+// A tally is what the newest row under a prefix says: the ordinal that was given
+// last, and in an archive, not in a conversation, how many bytes there are so far.
+type tally struct{ ordinal, bytes uint64 }
+
+// tallies remembers those of the prefixes written to of late: two maps, the older of
+// which is dropped when the newer is full. Prefixes are known by 128 bits of hash under
+// seeds of this process, so that the maps have no pointers, which the garbage collector
+// would have to follow, and little memory for each of many prefixes.
+type tallies struct {
+	seeds         [2]maphash.Seed
+	most          int // in each map
+	recent, older map[[2]uint64]tally
+
+	// From which bucket of a class on all prefixes are remembered, so that one that
+	// isn't has no rows. A class that is missing has no rows at all.
+	whole map[log.Class]uint32
+}
+
+func newTallies(most int) tallies {
+	if most == 0 {
+		most = 1 << 18
+	}
+	return tallies{most: most, seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, whole: make(map[log.Class]uint32)}
+}
+
+// forget drops everything. Nothing may lie in a bucket behind spans.
+func (t *tallies) forget(spans map[log.Class]span) {
+	t.recent, t.older = nil, nil
+	t.dropped(spans)
+}
+
+func (t *tallies) dropped(spans map[log.Class]span) {
+	for c, sp := range spans {
+		t.whole[c] = sp.last + 1
+	}
+}
+
+// turn makes room. It is called between batches only: what a batch has written
+// can't be read from the engine before its end.
+func (t *tallies) turn(spans map[log.Class]span) {
+	if len(t.recent) <= t.most {
+		return
+	}
+	if t.older != nil {
+		t.dropped(spans)
+	}
+	t.older, t.recent = t.recent, nil
+}
+
+func (t *tallies) get(prefix []byte) (n tally, key [2]uint64, ok bool) {
+	key = [2]uint64{maphash.Bytes(t.seeds[0], prefix), maphash.Bytes(t.seeds[1], prefix)}
+	if n, ok = t.recent[key]; !ok {
+		n, ok = t.older[key]
+	}
+	return n, key, ok
+}
+
+func (t *tallies) set(key [2]uint64, n tally) {
+	if t.recent == nil {
+		t.recent = make(map[[2]uint64]tally)
+	}
+	t.recent[key] = n
+}
+
+func (t *tallies) isWhole(c log.Class, bucket uint32) bool { return bucket >= t.whole[c] }
+
+// raise takes note of a row that keeps the place of others.
+func (t *tallies) raise(c log.Class, bucket uint32, prefix []byte, n tally) {
+	if known, key, ok := t.get(prefix); ok || t.isWhole(c, bucket) {
+		t.set(key, tally{max(known.ordinal, n.ordinal), max(known.bytes, n.bytes)})
+	}
+}
+
+// next is the tally of the row that comes next under prefix, of a conversation or
+// of an archive that grows by size.
+func (w *writer) next(c log.Class, bucket uint32, prefix []byte, conversation bool, size uint64) (tally, error) {
+	t := &w.rows.tallies
+	n, key, ok := t.get(prefix)
+	if !ok && !t.isWhole(c, bucket) {
+		var err error
+		if n, err = w.rows.newest(prefix, conversation); err != nil {
+			return tally{}, err
+		}
+	}
+	if n.ordinal == math.MaxUint64 {
+		return tally{}, errors.New("the rows are damaged: an ordinal is out of range")
+	}
+	n.ordinal++
+	n.bytes += size
+	t.set(key, n)
+	return n, nil
+}
+
+// newest reads the tally of the newest row under prefix, zero if there is none.
+func (r *rows) newest(prefix []byte, conversation bool) (n tally, err error) {
+	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end(prefix)})
+	if err != nil {
+		return tally{}, err
+	}
+	if it.First() {
+		n.ordinal, _ = binary.Uvarint(it.Value())
+		if !conversation {
+			n.bytes, err = bytesSoFar(it.Value())
+		}
+	}
+	return n, errors.Join(err, it.Close())
+}
