@@ -100,8 +100,7 @@ func (s *Store) Visit(q Query, visit func(*Row) error) (page Page, err error) {
 		page, err = r.query(&q, visit)
 		return err
 	})
-	var missing *NotFoundError
-	if err != nil && !errors.As(err, &missing) {
+	if _, missing := errors.AsType[*NotFoundError](err); err != nil && !missing {
 		err = fmt.Errorf("query the archive of %s: %w", q.Owner, err)
 	}
 	return page, err

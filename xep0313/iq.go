@@ -87,8 +87,8 @@ func (a *Archive) handle(ctx context.Context, r *request) {
 	if err == nil {
 		return
 	}
-	var se *stanza.Error
-	if !errors.As(err, &se) {
+	se, ok := errors.AsType[*stanza.Error](err)
+	if !ok {
 		a.logger.Error("a request to an archive failed", zap.String("kind", kindOf(r.payload)), zap.Error(err))
 		se = Refusal(err)
 	}
@@ -168,8 +168,7 @@ func (a *Archive) page(r *request, q query) error {
 	w.begin(r, q.id)
 	q.MaxBytes, q.RowBytes = maxPageBytes, len(w.before)+afterBytes
 	page, err := r.host.Archives.Visit(q.Query, w.add)
-	var missing *projections.NotFoundError
-	if errors.As(err, &missing) {
+	if missing, ok := errors.AsType[*projections.NotFoundError](err); ok {
 		return stanza.ItemNotFound("there is no message %q in the archive", missing.ID)
 	}
 	if err != nil {

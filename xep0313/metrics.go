@@ -101,9 +101,8 @@ func kindOf(payload *stanza.Element) string {
 
 func (m *metrics) observe(payload *stanza.Element, took time.Duration, err error) {
 	result := "ok"
-	var se *stanza.Error
-	switch {
-	case errors.As(err, &se):
+	switch se, ok := errors.AsType[*stanza.Error](err); {
+	case ok:
 		result = se.Condition
 	case err != nil:
 		result = "internal-server-error"
