@@ -2,13 +2,15 @@ package c2s
 
 import "sync"
 
-// highWater is how much may wait for a client before its own queries wait too.
+// highWater is how much may wait for a client before its own queries wait too; at
+// most half of the limit, so that there is room for an answer.
 const highWater = 1 << 20
 
 // outbox is what waits to be written to one client, each entry one element. Any
 // goroutine puts, none blocks in that; one writer takes.
 type outbox struct {
 	limit   int    // bytes
+	high    int    // bytes; see highWater
 	tooFull func() // called once, by a goroutine of its own, when limit is passed
 
 	mu     sync.Mutex
@@ -23,7 +25,7 @@ type outbox struct {
 }
 
 func newOutbox(limit int, tooFull func()) *outbox {
-	o := &outbox{limit: limit, tooFull: tooFull}
+	o := &outbox{limit: limit, high: min(highWater, limit/2), tooFull: tooFull}
 	o.more.L, o.less.L = &o.mu, &o.mu
 	return o
 }
@@ -116,11 +118,11 @@ func (o *outbox) wrote(batch [][]byte) {
 	}
 }
 
-// room waits until less than highWater is queued; false if the outbox is closed.
+// room waits until less than high is queued; false if the outbox is closed.
 func (o *outbox) room() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.bytes >= highWater && !o.closed {
+	for o.bytes >= o.high && !o.closed {
 		o.less.Wait()
 	}
 	return !o.closed
