@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // No more are at work than there may be, nobody is left out, and who has had its
@@ -29,7 +31,7 @@ func TestTurnsAreTakenInTurn(t *testing.T) {
 					inside.Add(-1)
 					if done[n].Add(1) == 50 {
 						for o := range done {
-							if d := done[o].Load(); d < 44 || d > 56 {
+							if d := done[o].Load(); d < 25 || d > 75 {
 								t.Errorf("when %d had 50 turns, %d had %d", n, o, d)
 							}
 						}
@@ -102,5 +104,69 @@ func TestUrgentTurn(t *testing.T) {
 		}
 		s.end(&urgent)
 		<-paused
+	})
+}
+
+// Tables wait for their turn, but for those that are flushed; files that are no tables
+// don't.
+func TestTablesTakeTurns(t *testing.T) {
+	for _, file := range []struct {
+		name  string
+		kind  vfs.DiskWriteCategory
+		waits bool
+	}{
+		{"000001.sst", "pebble-compaction", true},
+		{"000002.blob", "pebble-compaction", true},
+		{"000003.sst", "pebble-memtable-flush", false},
+		{"000004.log", "pebble-wal", false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			mem := vfs.NewMem()
+			if err := mem.MkdirAll("store", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			f, err := New(mem, "store", Options{}).Create("store/"+file.name, file.kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			others := make([]Turn, turns.most)
+			for i := range others {
+				others[i].Take()
+			}
+			began := time.Now()
+			if _, err := f.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			if waited := time.Since(began) > 0; waited != file.waits {
+				t.Errorf("%s, %s: it waited is %t, want %t", file.name, file.kind, waited, file.waits)
+			}
+			for i := range others {
+				others[i].End()
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(turns.inside); n != 0 {
+				t.Errorf("%s: %d have a turn still when it is closed", file.name, n)
+			}
+		})
+	}
+}
+
+// Gentle work takes its part of the processors.
+func TestGentleTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mine Turn
+		defer mine.End()
+		began := time.Now()
+		const pieces = 100
+		for range pieces {
+			mine.TakeGently()
+			time.Sleep(turn)
+		}
+		mine.TakeGently()
+		if took, want := time.Since(began), pieces*turn*time.Duration(max(1, gently/processors)); took != want {
+			t.Errorf("%d pieces of %s took %s, want %s", pieces, turn, took, want)
+		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -58,9 +59,10 @@ func (s *Store) Rebuild(progress func(records int)) (err error) {
 func (s *Store) exchange(fresh *rows, progress func(records int)) (old *rows, err error) {
 	folder := s.newFolder(fresh)
 	defer folder.turn.End()
-	// What comes meanwhile is less each time; the last of it is folded while appends wait.
-	folded := 0
-	for few := false; !few; {
+	// What comes meanwhile is less each time. Where it isn't, giving way must end, and if
+	// that doesn't help appends must wait for what is left.
+	folded, before := 0, math.MaxInt
+	for {
 		last := 0
 		err := s.log.Feed(folder, func(records int) {
 			if last = records; progress != nil {
@@ -70,8 +72,15 @@ func (s *Store) exchange(fresh *rows, progress func(records int)) (old *rows, er
 		if err != nil {
 			return nil, err
 		}
-		few = last < fewRecords
-		folded += last
+		more := last > before/2
+		if last < fewRecords || more && folder.hurry {
+			break
+		}
+		if more {
+			folder.hurry = true
+			fresh.fs.Gentle(false)
+		}
+		folded, before = folded+last, last
 	}
 	s.applying.Lock()
 	defer s.applying.Unlock()
@@ -88,7 +97,7 @@ func (s *Store) exchange(fresh *rows, progress func(records int)) (old *rows, er
 	return old, nil
 }
 
-// fewRecords is how many may be folded while appends wait.
+// fewRecords is how many are folded while appends wait, if no more come than that.
 const fewRecords = 64
 
 var errBusy = errors.New("another rebuild or check is under way, or the store is being closed")

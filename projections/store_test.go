@@ -124,6 +124,38 @@ func TestFirstMessageOfAClassBesideQueries(t *testing.T) {
 	wg.Wait()
 }
 
+// A rebuild comes to its end however fast appends come, and has them all.
+func TestRebuildEndsUnderLoad(t *testing.T) {
+	l, s, c := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	archive(t, l, c, "a@h", "b@h", 2000)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			owner := fmt.Sprint("u", i, "@h")
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					archive(t, l, c, owner, "b@h", 200)
+				}
+			}
+		})
+	}
+	err := s.Rebuild(nil)
+	close(stop)
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Check(context.Background(), nil); err != nil || r.Differences != 0 {
+		t.Errorf("after a rebuild: %+v, %v", r, err)
+	}
+}
+
 // Histories can be read within each other, and slowly, while the rows are
 // rebuilt: nothing is held between two entries.
 func TestHistoriesDoNotHoldUpARebuild(t *testing.T) {

@@ -83,10 +83,14 @@ func (p *process) stop(signal syscall.Signal, nudge func()) error {
 		return err
 	}
 	late := time.After(patience)
+	again := time.After(patience / 2)
 	for {
 		select {
 		case <-p.exit:
 			return p.kill() // children that outlived it
+		case <-again:
+			// Prosody's shutdown breaks off over a connection that has just come.
+			_ = p.cmd.Process.Signal(signal)
 		case <-late:
 			return errors.Join(fmt.Errorf("%s ignored the signal to stop\n%s", p.cmd.Path, p.log), p.kill())
 		case <-time.After(2 * time.Second): // until the next nudge
