@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
 )
 
@@ -45,6 +46,25 @@ func recordKey(c Class, id ulid.ULID) []byte {
 	k = append(k, kindRecord)
 	k = binary.BigEndian.AppendUint16(k, uint16(c))
 	return append(k, id[:]...)
+}
+
+// apartClasses is how many classes have tables of their own in the store; the others
+// share theirs, so that many classes don't make many small tables.
+const apartClasses = 4
+
+// apart tells the engine where the tables that it writes must end: behind the keys of
+// one kind, and of records, of one class. Records come in the order of their keys, so
+// a table that has nothing else overlaps no other and moves down as it is. With a key
+// in it that each commit writes, or the hash of an idempotency key, all tables would
+// be merged over and over.
+func apart(start []byte) (_ pebble.SpanPolicy, end []byte, _ error) {
+	end = []byte{start[0] + 1}
+	if start[0] == kindRecord && len(start) >= 3 {
+		if c := binary.BigEndian.Uint16(start[1:]); c < apartClasses {
+			end = binary.BigEndian.AppendUint16([]byte{kindRecord}, c+1)
+		}
+	}
+	return pebble.SpanPolicy{}, end, nil
 }
 
 func recordID(key []byte) (id ulid.ULID) {

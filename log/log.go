@@ -171,17 +171,16 @@ func Open(dir string, o Options) (*Log, error) {
 
 func pebbleOptions(o Options) *pebble.Options {
 	po := &pebble.Options{
-		FS:                 o.FS,
-		Cache:              o.Cache,
-		Logger:             EngineLogger(o.Logger),
-		EventListener:      EngineListener(o.Logger),
-		FormatMajorVersion: pebble.FormatNewest,
-		Cleaner:            cleaner{},
-		MemTableSize:       16 << 20, // it counts against the cache
-		// Records arrive in key order, so there is little to merge: flushed
-		// tables move down as they are.
+		FS:                          o.FS,
+		Cache:                       o.Cache,
+		Logger:                      EngineLogger(o.Logger),
+		EventListener:               EngineListener(o.Logger),
+		FormatMajorVersion:          pebble.FormatNewest,
+		Cleaner:                     cleaner{},
+		MemTableSize:                16 << 20, // it counts against the cache
 		MemTableStopWritesThreshold: 4,
 	}
+	po.Experimental.SpanPolicyFunc = apart
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // for look-ups of idempotency keys
 		po.Levels[i].BlockSize = 32 << 10
