@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
-	"google.golang.org/protobuf/proto"
 )
 
 // maxGroupBytes is how much may wait for the next commit before Append waits
@@ -107,6 +107,12 @@ type waiter struct {
 
 func (l *Log) newGroup() *group { return &group{batch: l.db.NewBatch()} }
 
+// expect makes room for as much as the group before had.
+func (g *group) expect(before *group) {
+	g.records = make([]Record, 0, len(before.records))
+	g.waiters = make([]waiter, 0, len(before.waiters))
+}
+
 // Append queues entries to be committed together and returns. When they are
 // durable and every follower has applied them, done is called with their ids
 // (see Record.ArchiveID), in the order of entries. Callbacks come in the order of the appends, from one
@@ -126,21 +132,25 @@ func (l *Log) AppendInCallback(entries []Entry, done func(ids []ulid.ULID, err e
 }
 
 func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wait bool) error {
-	values := make([][]byte, len(entries))
-	personal := make([][]byte, len(entries))
+	var few [4]encoding // mostly enough
+	values := few[:0]
+	var personal [][]byte // of audit events
 	for i, e := range entries {
 		public := e.Event
-		var err error
 		if e.Class == Audit {
+			if personal == nil {
+				personal = make([][]byte, len(entries))
+			}
+			var err error
 			if public, personal[i], err = detach(e.Event); err != nil {
 				return fmt.Errorf("log: encode event: %w", err)
 			}
 		}
-		v, err := proto.Marshal(public)
+		v, err := encode(public)
 		if err != nil {
 			return fmt.Errorf("log: encode event: %w", err)
 		}
-		values[i] = v
+		values = append(values, v)
 	}
 	unlock := l.lockOnce(entries)
 	defer unlock()
@@ -178,11 +188,12 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 			continue
 		}
 		r := Record{ID: l.clock.Next(), Class: e.Class, Event: e.Event}
-		if e.Class == Audit {
-			r.Stored = values[i]
-		}
 		ids[i] = r.ArchiveID()
-		if err := errors.Join(g.add(e, r, values[i]), g.addPersonal(r, personal[i]), g.addForget(e.Forget), l.owe(g, e)); err != nil {
+		err := errors.Join(g.add(e, &r, values[i]), g.addForget(e.Forget), l.owe(g, e))
+		if personal != nil {
+			err = errors.Join(err, g.addPersonal(r, personal[i]))
+		}
+		if err != nil {
 			// A batch takes anything until memory ends; what it holds can no
 			// longer be trusted.
 			l.failLocked(err)
@@ -225,9 +236,14 @@ func (l *Log) AppendWait(ctx context.Context, entries ...Entry) ([]ulid.ULID, er
 	}
 }
 
-func (g *group) add(e Entry, r Record, value []byte) error {
-	key := recordKey(r.Class, r.ID)
-	if err := g.batch.Set(key, value, nil); err != nil {
+func (g *group) add(e Entry, r *Record, value encoding) error {
+	op := g.batch.SetDeferred(recordKeyLen, value.size)
+	appendRecordKey(op.Key[:0], r.Class, r.ID)
+	value.put(op.Value)
+	if r.Class == Audit {
+		r.Stored = bytes.Clone(op.Value)
+	}
+	if err := op.Finish(); err != nil {
 		return err
 	}
 	archived := r.ArchiveID()
@@ -250,8 +266,8 @@ func (g *group) add(e Entry, r Record, value []byte) error {
 	if err := g.rewrite(e); err != nil {
 		return err
 	}
-	g.records = append(g.records, r)
-	g.bytes += len(key) + len(value)
+	g.records = append(g.records, *r)
+	g.bytes += recordKeyLen + value.size
 	return nil
 }
 
@@ -274,6 +290,7 @@ func (l *Log) commit() {
 		if len(g.waiters) > 0 {
 			l.flying = append(l.flying, g)
 			l.open = l.newGroup()
+			l.open.expect(g)
 			l.room.Broadcast()
 		} else {
 			g = nil

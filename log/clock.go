@@ -23,6 +23,7 @@ type Clock struct {
 	now     func() time.Time
 	elapsed func() time.Duration // since some moment; nobody can set it
 	entropy io.Reader
+	drawn   [10]byte // from entropy: what is read into must not be on a stack
 	last    ulid.ULID
 }
 
@@ -100,7 +101,7 @@ func (c *Clock) Past(t time.Time, after ulid.ULID) (id ulid.ULID, ok bool) {
 // first returns a random id of the millisecond ms. Its highest random bit is
 // zero, which leaves room for some 2^24 steps.
 func (c *Clock) first(ms uint64) (id ulid.ULID) {
-	c.random(id[6:])
+	copy(id[6:], c.random(10))
 	id[6] &= 0x7f
 	if err := id.SetTime(ms); err != nil {
 		panic("log: the clock is past the year 10889")
@@ -110,10 +111,8 @@ func (c *Clock) first(ms uint64) (id ulid.ULID) {
 
 // step adds a random number from 1 to 2^56 to the 80 random bits of id.
 func (c *Clock) step(id ulid.ULID) (ulid.ULID, bool) {
-	var b [8]byte
-	c.random(b[1:])
 	low := binary.BigEndian.Uint64(id[8:])
-	sum := low + binary.BigEndian.Uint64(b[:]) + 1
+	sum := low + binary.BigEndian.Uint64(c.random(8))>>8 + 1
 	binary.BigEndian.PutUint64(id[8:], sum)
 	if sum > low {
 		return id, true
@@ -123,8 +122,10 @@ func (c *Clock) step(id ulid.ULID) (ulid.ULID, bool) {
 	return id, high != 0
 }
 
-func (c *Clock) random(b []byte) {
-	if _, err := io.ReadFull(c.entropy, b); err != nil {
+// random returns n random bytes, to be used before it is called again.
+func (c *Clock) random(n int) []byte {
+	if _, err := io.ReadFull(c.entropy, c.drawn[:n]); err != nil {
 		panic("log: no randomness to make ids of: " + err.Error())
 	}
+	return c.drawn[:n]
 }

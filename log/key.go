@@ -42,7 +42,10 @@ var (
 )
 
 func recordKey(c Class, id ulid.ULID) []byte {
-	k := make([]byte, 0, recordKeyLen)
+	return appendRecordKey(make([]byte, 0, recordKeyLen), c, id)
+}
+
+func appendRecordKey(k []byte, c Class, id ulid.ULID) []byte {
 	k = append(k, kindRecord)
 	k = binary.BigEndian.AppendUint16(k, uint16(c))
 	return append(k, id[:]...)
