@@ -134,7 +134,7 @@ func (s *Service) decide(owner, peer jid.JID, in *adminv1.PreferencesInForce, be
 		d.Verdict, d.Rule = adminv1.Verdict_VERDICT_NOT_ARCHIVED, adminv1.Rule_RULE_SMART_ENABLE
 		return d, nil
 	}
-	v := xep0313.Judge(in.GetPreferences(), owner.String(), peer)
+	v := xep0313.Judge(in.GetPreferences(), owner.String(), peer.String())
 	d.Entry, d.Verdict = v.Entry, adminv1.Verdict_VERDICT_NOT_ARCHIVED
 	if v.Keep {
 		d.Verdict = adminv1.Verdict_VERDICT_ARCHIVED

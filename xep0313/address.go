@@ -19,6 +19,25 @@ func prepare(s string) (string, error) {
 	return j.String(), nil
 }
 
+// text is j.String(), with one allocation.
+func text(j jid.JID) string {
+	b := make([]byte, 0, 128)
+	if localpart := j.Localpart(); localpart != "" {
+		b = append(append(b, localpart...), '@')
+	}
+	b = append(b, j.Domainpart()...)
+	if resource := j.Resourcepart(); resource != "" {
+		b = append(append(b, '/'), resource...)
+	}
+	return string(b)
+}
+
+// bareOf is the text of a JID without its resource.
+func bareOf(text string) string {
+	bare, _, _ := strings.Cut(text, "/")
+	return bare
+}
+
 // isPlain tells whether s is a bare JID or a host with nothing in it that
 // preparation could change or refuse.
 func isPlain(s string) bool {

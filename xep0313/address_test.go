@@ -29,3 +29,12 @@ func TestPrepare(t *testing.T) {
 	gen := rapid.OneOf(rapid.StringMatching(`[a-z0-9.@_-]{1,12}`), rapid.StringMatching(`[a-zA-Z0-9._-]{1,8}@[a-z0-9.-]{1,20}/?`), rapid.String())
 	rapid.Check(t, func(t *rapid.T) { check(t, gen.Draw(t, "address")) })
 }
+
+func TestTextIsString(t *testing.T) {
+	for _, s := range []string{"test.example", "juliet@test.example", "test.example/a", "juliet@test.example/a@b/c"} {
+		j := jid.MustParse(s)
+		if got := text(j); got != s || bareOf(got) != j.Bare().String() {
+			t.Errorf("%s is %q, without its resource %q", s, got, bareOf(got))
+		}
+	}
+}

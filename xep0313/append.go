@@ -63,7 +63,8 @@ func (a *Archive) Append(sides []Side, done func([]Outcome)) error {
 	if err != nil {
 		return err
 	}
-	defer a.lock(held)()
+	a.lock(&held)
+	defer a.unlock(&held)
 	if b.imports, err = a.beginImports(known); err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (a *Archive) Append(sides []Side, done func([]Outcome)) error {
 			o.Err = e
 			continue
 		}
-		var event *log.MessageArchived
+		var event *log.Event
 		if event, o.ID, err = a.consider(s, &form); err != nil {
 			o.Err = a.stanzaError(err)
 		} else if event != nil {
@@ -131,7 +132,7 @@ func (a *Archive) retractions(sides []side) (found map[*stanza.Element]*retracti
 
 // side checks from and finds its archive. Any error is a *stanza.Error.
 func (a *Archive) side(from Side) (s side, err error) {
-	s.Side = from
+	s.Side, s.peer = from, text(from.Peer)
 	if s.host, s.owner, err = a.ownerOf(from.Owner); err != nil {
 		return s, err
 	}
@@ -178,7 +179,7 @@ func (a *Archive) ownerOf(owner jid.JID) (*host, string, error) {
 
 // consider decides on s, and gives an import its place. If the event is nil, id
 // is the one under which the message was appended before; zero if it wasn't.
-func (a *Archive) consider(s *side, form *stored) (event *log.MessageArchived, id ulid.ULID, err error) {
+func (a *Archive) consider(s *side, form *stored) (event *log.Event, id ulid.ULID, err error) {
 	event, err = a.decide(s, form)
 	switch {
 	case err != nil:
@@ -186,7 +187,7 @@ func (a *Archive) consider(s *side, form *stored) (event *log.MessageArchived, i
 		// The rules are asked anew each time, the answer stays what it was.
 		id, err = a.appended(s)
 	case s.Import:
-		if id, err = a.place(s, event); err != nil || id != (ulid.ULID{}) {
+		if id, err = a.place(s, event.GetMessage()); err != nil || id != (ulid.ULID{}) {
 			event = nil
 		}
 	}

@@ -246,25 +246,26 @@ func (l *locks) add(owner string, exclusive bool) {
 	}
 }
 
-// lock holds off changes to what owners' messages are judged by, and of those of
-// exclusive stripes other messages too, until the returned function is called.
-func (a *Archive) lock(l locks) (release func()) {
-	each := func(shared, exclusive func(*sync.RWMutex)) {
-		for w := range l.shared {
-			for all := l.shared[w] | l.exclusive[w]; all != 0; all &= all - 1 {
-				n := bits.TrailingZeros64(all)
-				m := &a.stripes[w*64+n]
-				if l.exclusive[w]&(1<<n) != 0 {
-					exclusive(m)
-				} else {
-					shared(m)
-				}
+// each calls one of the two for the lock of each stripe.
+func (l *locks) each(a *Archive, shared, exclusive func(*sync.RWMutex)) {
+	for w := range l.shared {
+		for all := l.shared[w] | l.exclusive[w]; all != 0; all &= all - 1 {
+			n := bits.TrailingZeros64(all)
+			m := &a.stripes[w*64+n]
+			if l.exclusive[w]&(1<<n) != 0 {
+				exclusive(m)
+			} else {
+				shared(m)
 			}
 		}
 	}
-	each((*sync.RWMutex).RLock, (*sync.RWMutex).Lock)
-	return func() { each((*sync.RWMutex).RUnlock, (*sync.RWMutex).Unlock) }
 }
+
+// lock holds off changes to what owners' messages are judged by, and of those of
+// exclusive stripes other messages too, until unlock.
+func (a *Archive) lock(l *locks) { l.each(a, (*sync.RWMutex).RLock, (*sync.RWMutex).Lock) }
+
+func (a *Archive) unlock(l *locks) { l.each(a, (*sync.RWMutex).RUnlock, (*sync.RWMutex).Unlock) }
 
 // Changing runs change, which alters what owner's messages are judged by (the
 // roster, say) and returns when the change is in force: no message of owner's is

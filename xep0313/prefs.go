@@ -19,12 +19,12 @@ type Verdict struct {
 	IfContact bool   // archived if the peer is a contact of the owner's; Keep is not set
 }
 
-// Judge tells what p says about messages between owner, a bare JID, and peer
+// Judge tells what p says about messages between owner, a bare JID, and peer, as text
 // (XEP-0441 section 2.5). The most telling entry decides: one with the resource
 // before one without, and where both lists have it, never.
-func Judge(p *log.Preferences, owner string, peer jid.JID) Verdict {
-	full, bare := peer.String(), peer.Bare().String()
-	for _, j := range [...]string{full, bare} {
+func Judge(p *log.Preferences, owner, peer string) Verdict {
+	bare := bareOf(peer)
+	for _, j := range [...]string{peer, bare} {
 		if _, ok := slices.BinarySearch(p.GetNever(), j); ok {
 			return Verdict{Entry: j}
 		}
@@ -44,14 +44,14 @@ func Judge(p *log.Preferences, owner string, peer jid.JID) Verdict {
 
 // allows tells whether messages with the peer are archived.
 func allows(p *log.Preferences, s *side) (bool, error) {
-	v := Judge(p, s.owner, s.Peer)
+	v := Judge(p, s.owner, s.peer)
 	switch {
 	case !v.IfContact:
 		return v.Keep, nil
 	case s.contacts == nil:
 		return s.Contact, nil
 	}
-	return s.contacts.HasContact(s.owner, s.Peer.Bare().String())
+	return s.contacts.HasContact(s.owner, bareOf(s.peer))
 }
 
 // Preferences returns what is in force for owner and the event that decided it:

@@ -3,7 +3,6 @@ package xep0313
 import (
 	"bytes"
 	"errors"
-	"slices"
 	"strings"
 
 	"github.com/oklog/ulid/v2"
@@ -48,167 +47,197 @@ type Delivery struct {
 //
 // A message to oneself is archived once, under RecipientID and SenderID alike.
 func (a *Archive) Record(m Message, done func(Delivery)) error {
-	st := stripStanzaIDs(m)
-	d := Delivery{Stanza: st.Bytes()}
-	var sides []side
-	add := func(owner jid.JID, peer jid.JID, direction log.Direction) {
-		if h := a.hosts[owner.Domainpart()]; h != nil {
-			sides = append(sides, side{
-				Side: Side{Peer: peer, Direction: direction, Stanza: st},
-				host: h, owner: owner.String(), contacts: a.contacts, bytes: d.Stanza,
-			})
-		}
-	}
-	from, to := m.From.Bare(), m.To.Bare()
-	self := m.FromLocal && from.Equal(to)
+	st := stripStanzaIDs(&m)
+	r := &recording{archive: a, delivery: Delivery{Stanza: st.Bytes()}, done: done}
 	if m.FromLocal {
-		add(from, m.To, log.Direction_DIRECTION_OUT)
+		r.sent = m.Sent
 	}
-	if m.ToLocal && !self {
-		add(to, m.From, log.Direction_DIRECTION_IN)
-	}
-	if self && len(sides) == 1 {
-		sides[0].toSelf(m.From, m.To)
-	}
-	set := func(s side, id ulid.ULID) {
-		if s.Direction != log.Direction_DIRECTION_IN {
-			d.SenderID = id
-		}
-		if s.Direction != log.Direction_DIRECTION_OUT {
-			d.RecipientID = id
-		}
-	}
-	sent := func() {
-		if m.FromLocal && m.Sent != nil {
-			m.Sent(d)
-		}
-	}
+	var both [2]side
+	sides := a.sides(both[:0], &m, st, r.delivery.Stanza)
 	if len(sides) == 0 {
-		sent()
-		done(d)
+		r.tell()
 		return nil
 	}
-	for _, s := range sides {
-		if e := a.shed(s.host.Log); e != nil {
+	for i := range sides {
+		if e := a.shed(sides[i].host.Log); e != nil {
 			return e
 		}
 	}
 	retraction := retractionOf(st)
 	if retraction != nil {
 		logs := make([]*log.Log, len(sides))
-		for i, s := range sides {
-			logs[i] = s.host.Log
+		for i := range sides {
+			logs[i] = sides[i].host.Log
 		}
 		if err := settle(logs...); err != nil {
 			return err
 		}
 	}
 	var held locks
-	for _, s := range sides {
-		held.add(s.owner, false)
+	for i := range sides {
+		held.add(sides[i].owner, false)
 	}
-	release := a.lock(held)
-	if len(sides) == 1 || sides[0].host.Log == sides[1].host.Log {
-		defer release()
-		return a.record(sides, retraction, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
-			d.Err = err
-			for i, id := range ids {
-				set(sides[i], id)
-			}
-			if err == nil {
-				sent()
-			}
-			done(d)
+	a.lock(&held)
+	if len(sides) == 2 && sides[0].host.Log != sides[1].host.Log {
+		return a.recordApart(r, sides, retraction, held)
+	}
+	defer a.unlock(&held)
+	var few [2]log.Entry
+	entries, err := a.entries(few[:0], &r.at, sides, retraction)
+	if err != nil {
+		return err
+	}
+	return sides[0].host.Log.Append(entries, r.landed)
+}
+
+// sides appends to s the sides that m has here, with st as its stanza, of which b is
+// the XML.
+func (a *Archive) sides(s []side, m *Message, st *stanza.Element, b []byte) []side {
+	from, to := text(m.From), text(m.To)
+	sender, recipient := bareOf(from), bareOf(to)
+	self := m.FromLocal && sender == recipient
+	if h := a.hosts[m.From.Domainpart()]; h != nil && m.FromLocal {
+		s = append(s, side{
+			Side: Side{Peer: m.To, Direction: log.Direction_DIRECTION_OUT, Stanza: st},
+			host: h, owner: sender, peer: to, contacts: a.contacts, bytes: b,
+		})
+		if self {
+			s[0].toSelf(m.From, m.To)
+		}
+	}
+	if h := a.hosts[m.To.Domainpart()]; h != nil && m.ToLocal && !self {
+		s = append(s, side{
+			Side: Side{Peer: m.From, Direction: log.Direction_DIRECTION_IN, Stanza: st},
+			host: h, owner: recipient, peer: from, contacts: a.contacts, bytes: b,
 		})
 	}
-	// Two stores: first the sender's, and when that is durable the recipient's,
-	// in whose order the message is delivered. The locks are held until the
-	// second is queued; taking them in the callback could wait for a change that
-	// itself waits for this very goroutine.
-	err := a.record(sides[:1], retraction, sides[0].host.Log.Append, func(ids []ulid.ULID, err error) {
-		defer release()
-		if err == nil {
-			set(sides[0], ids[0])
-			sent()
-			err = a.record(sides[1:], retraction, sides[1].host.Log.AppendInCallback, func(ids []ulid.ULID, err error) {
-				if d.Err = err; err == nil {
-					set(sides[1], ids[0])
+	return s
+}
+
+// recordApart is for sides in two stores: first the sender's, and when that is durable
+// the recipient's, in whose order the message is delivered. The locks are held until
+// the second is queued; taking them in the callback could wait for a change that
+// itself waits for this very goroutine.
+func (a *Archive) recordApart(r *recording, sides []side, retraction *retraction, held locks) error {
+	entries, err := a.entries(nil, &r.at, sides[:1], retraction)
+	if err == nil {
+		second := []side{sides[1]}
+		err = sides[0].host.Log.Append(entries, func(ids []ulid.ULID, err error) {
+			defer a.unlock(&held)
+			r.take(ids, err)
+			if err == nil {
+				r.tellSender()
+				r.sent, r.at = nil, places{}
+				if entries, err = a.entries(nil, &r.at, second, retraction); err == nil {
+					err = second[0].host.Log.AppendInCallback(entries, r.landed)
 				}
-				done(d)
-			})
-		}
-		if err != nil {
-			d.Err = err
-			done(d)
-		}
-	})
+				if err == nil {
+					return
+				}
+			}
+			r.delivery.Err = err
+			r.tell()
+		})
+	}
 	if err != nil {
-		release()
+		a.unlock(&held)
 	}
 	return err
 }
 
-// record decides on the sides, which share a store, and queues what is archived.
-// No preference of theirs changes meanwhile: the caller holds their stripes. done
-// gets an id a side, zero for not archived. retraction, if not nil, is what their
-// stanza retracts.
-func (a *Archive) record(sides []side, retraction *retraction, queue func([]log.Entry, func([]ulid.ULID, error)) error, done func([]ulid.ULID, error)) error {
-	var entries, retractions []log.Entry
-	archived := make([]int, len(sides)) // index into entries + 1
+// entries decides on the sides, which share a store, and appends to e what the log
+// takes for them; at notes which of these archive the message. No preference of theirs
+// changes meanwhile: the caller holds their stripes. retraction, if not nil, is what
+// their stanza retracts.
+func (a *Archive) entries(e []log.Entry, at *places, sides []side, retraction *retraction) ([]log.Entry, error) {
+	var retractions []log.Entry
 	var form stored
 	for i := range sides {
 		s := &sides[i]
 		event, err := a.decide(s, &form)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if event == nil {
 			continue
 		}
 		if retraction != nil {
-			e, err := a.retract(s, retraction, nil)
+			own := *s // which lets sides lie on a stack
+			r, err := a.retract(&own, retraction, nil)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			if e != nil {
-				retractions = append(retractions, *e)
+			if r != nil {
+				retractions = append(retractions, *r)
 			}
 		}
-		entries = append(entries, a.entry(s, event))
-		archived[i] = len(entries)
+		e = append(e, a.entry(s, event))
+		if s.Direction != log.Direction_DIRECTION_IN {
+			at.sender = len(e)
+		}
+		if s.Direction != log.Direction_DIRECTION_OUT {
+			at.recipient = len(e)
+		}
 	}
-	return queue(append(entries, retractions...), func(ids []ulid.ULID, err error) {
-		if err != nil {
-			if errors.Is(err, log.ErrSuspended) { // the log has said so, once
-				done(nil, err)
-				return
-			}
-			a.logger.Error("a message could not be archived and was not delivered", zap.Error(err))
-			done(nil, err)
-			return
+	return append(e, retractions...), nil
+}
+
+// places tell which entries of an append archive a message, for its sender and its
+// recipient: their indexes + 1; 0 if none does.
+type places struct{ sender, recipient int }
+
+// recording is a message on its way into archives, and who is told.
+type recording struct {
+	archive  *Archive
+	delivery Delivery
+	at       places
+	sent     func(Delivery) // nil: nobody waits for it
+	done     func(Delivery)
+}
+
+// take notes what became of an append.
+func (r *recording) take(ids []ulid.ULID, err error) {
+	if r.delivery.Err = err; err != nil {
+		if !errors.Is(err, log.ErrSuspended) { // the log has said so, once
+			r.archive.logger.Error("a message could not be archived and was not delivered", zap.Error(err))
 		}
-		out := make([]ulid.ULID, len(sides))
-		for i, n := range archived {
-			if n > 0 {
-				out[i] = ids[n-1]
-			}
-		}
-		done(out, nil)
-	})
+		return
+	}
+	if r.at.sender > 0 {
+		r.delivery.SenderID = ids[r.at.sender-1]
+	}
+	if r.at.recipient > 0 {
+		r.delivery.RecipientID = ids[r.at.recipient-1]
+	}
+}
+
+// landed is the callback of the last append.
+func (r *recording) landed(ids []ulid.ULID, err error) {
+	r.take(ids, err)
+	r.tell()
+}
+
+func (r *recording) tell() {
+	if r.delivery.Err == nil {
+		r.tellSender()
+	}
+	r.done(r.delivery)
+}
+
+func (r *recording) tellSender() {
+	if r.sent != nil {
+		r.sent(r.delivery)
+	}
 }
 
 // stripStanzaIDs removes the stanza-ids that name one of the archives the
 // message goes into, or its server: only those themselves may write them
 // (XEP-0359 section 4).
-func stripStanzaIDs(m Message) *stanza.Element {
-	var ours []jid.JID
-	if m.FromLocal {
-		ours = append(ours, m.From.Bare(), m.From.Domain())
-	}
-	if m.ToLocal {
-		ours = append(ours, m.To.Bare(), m.To.Domain())
-	}
-	return withoutStanzaIDs(m.Stanza, func(by jid.JID) bool { return slices.ContainsFunc(ours, by.Equal) })
+func stripStanzaIDs(m *Message) *stanza.Element {
+	return withoutStanzaIDs(m.Stanza, func(by jid.JID) bool {
+		return m.FromLocal && (by.Equal(m.From.Bare()) || by.Equal(m.From.Domain())) ||
+			m.ToLocal && (by.Equal(m.To.Bare()) || by.Equal(m.To.Domain()))
+	})
 }
 
 // withoutStanzaIDs returns m without the stanza-ids whose by is ours.

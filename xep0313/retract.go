@@ -129,7 +129,7 @@ func (a *Archive) target(s *side, r *retraction) (found ulid.ULID, st *stanza.El
 		}
 		all.IDs, all.Max = []ulid.ULID{id}, 1
 	} else {
-		all.With, all.Backward, all.Max, all.Uncounted = s.Peer.Bare().String(), true, retractHorizon, true
+		all.With, all.Backward, all.Max, all.Uncounted = bareOf(s.peer), true, retractHorizon, true
 	}
 	_, err = s.host.Archives.Visit(all, look)
 	var missing *projections.NotFoundError

@@ -38,6 +38,7 @@ type side struct {
 	Side
 	host     *host
 	owner    string // bare JID
+	peer     string // Peer as text
 	alsoPeer string // of a message to oneself: also found by this JID
 	bytes    []byte // Stanza as XML, if somebody has made that already
 
@@ -48,7 +49,7 @@ type side struct {
 // toSelf makes s the one side that a message from its owner to their own account
 // has.
 func (s *side) toSelf(from, to jid.JID) {
-	s.Direction, s.Peer = log.Direction_DIRECTION_SELF, from
+	s.Direction, s.Peer, s.peer = log.Direction_DIRECTION_SELF, from, text(from)
 	if to.Resourcepart() != "" {
 		s.alsoPeer = to.String()
 	}
@@ -57,10 +58,10 @@ func (s *side) toSelf(from, to jid.JID) {
 func (s *side) room() bool { return s.Direction == log.Direction_DIRECTION_ROOM }
 
 // entry is what is appended to the log for s.
-func (a *Archive) entry(s *side, event *log.MessageArchived) log.Entry {
-	a.metrics.archived(event.Reason)
+func (a *Archive) entry(s *side, event *log.Event) log.Entry {
+	a.metrics.archived(event.GetMessage().GetReason())
 	a.grew(s)
-	return log.Entry{Class: s.host.class, Event: &log.Event{Kind: &log.Event_Message{Message: event}}}
+	return log.Entry{Class: s.host.class, Event: event}
 }
 
 // stored is the form that a stanza has in archives; sides of one stanza whose
@@ -85,7 +86,7 @@ func (f *stored) prepare(s *side) {
 		// A room's copy has no addressee, and says nothing of its own about who the
 		// sender is (XEP-0313 section 6.1.2).
 		st = st.Without(func(e *stanza.Element) bool { return e.Space == nsMUCUser && e.Local == "x" }).Copy()
-		st.SetAttr("from", s.Peer.String())
+		st.SetAttr("from", s.peer)
 		st.SetAttr("to", "")
 	} else {
 		f.of = s.Stanza
@@ -103,7 +104,7 @@ func (f *stored) prepare(s *side) {
 }
 
 // decide returns the event that archives the message on that side, or nil.
-func (a *Archive) decide(s *side, form *stored) (*log.MessageArchived, error) {
+func (a *Archive) decide(s *side, form *stored) (*log.Event, error) {
 	form.prepare(s)
 	reason, skip := form.reason, form.skip
 	if s.Stanza.Attr("type") == "error" && !s.room() && !s.Import {
@@ -138,15 +139,12 @@ func (a *Archive) decide(s *side, form *stored) (*log.MessageArchived, error) {
 	default:
 		form.bytes = form.stanza.Bytes()
 	}
-	event := &log.MessageArchived{
-		Owner: s.owner, Peer: s.Peer.String(), Direction: s.Direction, Reason: reason,
-		Stanza: form.bytes, StanzaId: s.Stanza.Attr("id"), AlsoPeer: s.alsoPeer, SentUnixMs: sent,
-	}
-	if decidedBy != (ulid.ULID{}) {
-		event.DecidedBy = decidedBy[:]
-	}
+	event := log.NewMessage(decidedBy)
+	m := event.GetMessage()
+	m.Owner, m.Peer, m.Direction, m.Reason = s.owner, s.peer, s.Direction, reason
+	m.Stanza, m.StanzaId, m.AlsoPeer, m.SentUnixMs = form.bytes, s.Stanza.Attr("id"), s.alsoPeer, sent
 	if s.room() {
-		event.Sender, event.Whois = s.Sender.String(), s.Whois
+		m.Sender, m.Whois = s.Sender.String(), s.Whois
 	}
 	if !s.Import {
 		a.imports.live(s.owner)
@@ -222,7 +220,7 @@ func (a *Archive) answersOwn(s *side) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	q.With, q.Backward, q.Max, q.Uncounted = s.Peer.Bare().String(), true, bounceHorizon, true
+	q.With, q.Backward, q.Max, q.Uncounted = bareOf(s.peer), true, bounceHorizon, true
 	page, err := s.host.Archives.Query(q)
 	if err != nil {
 		return false, err
