@@ -35,6 +35,19 @@ func EngineListener(l *zap.Logger) *pebble.EventListener {
 	}
 }
 
+// CompactRange makes the engine's files forget what was deleted or overwritten from one
+// key to another, the other not among them.
+func CompactRange(ctx context.Context, db *pebble.DB, from, to []byte) error {
+	// The engine looks only at the start how deep there are tables, and a compaction that
+	// is under way then can put some deeper. It finds those the second time.
+	for range 2 {
+		if err := db.Compact(ctx, from, to, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Deleted waits until the engine of the store in dir has deleted the files that it
 // needs no more: it does so behind the back of who compacts, and after the last
 // reader of them.

@@ -93,7 +93,7 @@ func (g *group) expire(x *Expired, imported []ulid.ULID) error {
 // comes back as the engine rewrites those tables. Reading and appending go on
 // meanwhile.
 func (l *Log) Compact(ctx context.Context, c Class, before time.Time) error {
-	if err := l.db.Compact(ctx, recordKey(c, [16]byte{}), recordKey(c, firstAt(before)), false); err != nil {
+	if err := CompactRange(ctx, l.db, recordKey(c, [16]byte{}), recordKey(c, firstAt(before))); err != nil {
 		return fmt.Errorf("log: compact the class %q: %w", l.ClassName(c), err)
 	}
 	return nil

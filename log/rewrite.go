@@ -210,7 +210,7 @@ func (l *Log) scrub(ctx context.Context, ranges ...[]byte) error {
 		return err
 	}
 	for i := 0; i < len(ranges); i += 2 {
-		if err := l.db.Compact(ctx, ranges[i], append(ranges[i+1], maxULID[:]...), false); err != nil {
+		if err := CompactRange(ctx, l.db, ranges[i], append(ranges[i+1], maxULID[:]...)); err != nil {
 			return err
 		}
 	}

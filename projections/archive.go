@@ -9,27 +9,28 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
 	"google.golang.org/protobuf/proto"
 
 	"mamlog/log"
 )
 
-// The value of a message row. The event stands there without its stanza, and
-// without its owner and its archive id, which the key names.
+// The content of a message in a row, see chunk.go. The event stands there without its
+// stanza, its owner and its archive id.
 //
-//	ordinal uvarint | flags byte | sent uvarint | length uvarint, sender | length uvarint, event (protobuf) | stanza
+//	flags byte | sent uvarint | length uvarint, sender | length uvarint, event (protobuf) | stanza
 //
 // What an answer shows stands before the event, which does not have it once more,
 // so that it need not be decoded: the time that was sent, in ms since 1970, and in
 // a room the sender, each only if its flag is set.
 //
-// The row of the conversation with a bare JID has the same value, with the place
-// in the conversation: a page of it is one scan like any other. Where the peer
-// is a full JID, which few ask for, it is the ordinal uvarint alone, and the rest
-// is fetched from the message row. In a room's archive it is the conversation
-// with the occupant that has the whole value: their bare JID is the room's own,
-// which would be all of the archive once more.
+// The conversation with a bare JID has the same content, with the place in the
+// conversation: a page of it is one scan like any other. Where the peer is a full
+// JID, which few ask for, it has no content, and what is shown is fetched from the
+// archive's row. In a room's archive it is the conversation with the occupant that
+// has the content: their bare JID is the room's own, which would be all of the
+// archive once more.
 
 // Row is one archived message.
 type Row struct {
@@ -44,7 +45,7 @@ type Row struct {
 	Whois  bool
 
 	sent    int64  // in ms since 1970; 0: the time of ID
-	content []byte // of the row's value
+	content []byte // in the row
 	event   []byte // in it
 }
 
@@ -94,26 +95,8 @@ const (
 
 var errDamagedRow = errors.New("a row is damaged: rebuild the projections")
 
-// cutOrdinal takes the ordinal off a row's value.
-func cutOrdinal(value []byte) (ordinal uint64, content []byte, err error) {
-	ordinal, n := binary.Uvarint(value)
-	if n <= 0 {
-		return 0, nil, errDamagedRow
-	}
-	return ordinal, value[n:], nil
-}
-
-// read makes r what a row's value says, but for the event.
-func (r *Row) read(id ulid.ULID, owner string, value []byte) error {
-	_, content, err := cutOrdinal(value)
-	if err != nil {
-		return err
-	}
-	return r.readContent(id, owner, content)
-}
-
-// readContent is read for what follows the ordinal.
-func (r *Row) readContent(id ulid.ULID, owner string, content []byte) error {
+// read makes r what a message's content says, but for the event.
+func (r *Row) read(id ulid.ULID, owner string, content []byte) error {
 	if len(content) == 0 {
 		return errDamagedRow
 	}
@@ -152,7 +135,7 @@ func cutBytes(b []byte) (head, rest []byte, ok bool) {
 	return b[:size:size], b[size:], true
 }
 
-func appendMessageValue(b []byte, ordinal uint64, m *log.MessageArchived, soFar uint64) ([]byte, error) {
+func appendContent(b []byte, m *log.MessageArchived, soFar uint64) ([]byte, error) {
 	var flags byte
 	for _, f := range [...]struct {
 		flag byte
@@ -165,7 +148,7 @@ func appendMessageValue(b []byte, ordinal uint64, m *log.MessageArchived, soFar 
 			flags |= f.flag
 		}
 	}
-	b = append(binary.AppendUvarint(b, ordinal), flags)
+	b = append(b, flags)
 	if m.SentUnixMs != 0 {
 		b = binary.AppendUvarint(b, uint64(m.SentUnixMs))
 	}
@@ -231,42 +214,45 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	w.touch(c, bucket)
 
 	prefix := rowsPrefix(c, bucket, m.GetOwner(), "")
-	t, err := w.next(c, bucket, prefix, false, counted(m))
+	t, err := w.next(c, bucket, prefix, false, id, counted(m))
 	if err != nil {
 		return err
 	}
-	w.value, err = appendMessageValue(w.value[:0], t.ordinal, m, t.bytes)
-	if err != nil {
+	if w.content, err = appendContent(w.content[:0], m, t.bytes); err != nil {
 		return err
 	}
-	_, n := binary.Uvarint(w.value)
-	content := w.value[n:]
-	if err := w.set(prefix, id, t.ordinal, content); err != nil {
+	content := w.content
+	if err := w.add(prefix, t, id, content); err != nil {
 		return err
 	}
 	for i, peer := range withKeys(m) {
 		prefix := rowsPrefix(c, bucket, m.GetOwner(), peer)
-		t, err := w.next(c, bucket, prefix, true, 0)
+		t, err := w.next(c, bucket, prefix, true, id, counted(m))
 		if err != nil {
 			return err
 		}
 		if i > 0 {
 			content = nil
 		}
-		if err := w.set(prefix, id, t.ordinal, content); err != nil {
+		if err := w.add(prefix, t, id, content); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// set writes a row, made where the batch has it.
-func (w *writer) set(prefix []byte, id ulid.ULID, ordinal uint64, content []byte) error {
-	var number [binary.MaxVarintLen64]byte
-	n := binary.PutUvarint(number[:], ordinal)
-	op := w.batch.SetDeferred(len(prefix)+len(id), n+len(content))
-	appendRowID(append(op.Key[:0], prefix...), id)
-	copy(op.Value[copy(op.Value, number[:n]):], content)
+// add writes a message into the chunk that t names, made where the batch has it.
+func (w *writer) add(prefix []byte, t tally, id ulid.ULID, content []byte) error {
+	var room [messageHeadSize]byte
+	head := appendHead(room[:0], id, t.ordinal, content)
+	var op *pebble.DeferredBatchOp
+	if key, value := len(prefix)+len(id), len(head)+len(content); t.chunk == id {
+		op = w.batch.SetDeferred(key, value)
+	} else {
+		op = w.batch.MergeDeferred(key, value)
+	}
+	appendRowID(append(op.Key[:0], prefix...), t.chunk)
+	copy(op.Value[copy(op.Value, head):], content)
 	return op.Finish()
 }
 
@@ -331,7 +317,7 @@ func (s *Store) Compact(ctx context.Context, c log.Class, cut time.Time) error {
 	if first == 0 {
 		return nil
 	}
-	if err := s.rows.db.Compact(ctx, bucketKey(c, 0), bucketKey(c, first), false); err != nil {
+	if err := log.CompactRange(ctx, s.rows.db, bucketKey(c, 0), bucketKey(c, first)); err != nil {
 		return fmt.Errorf("compact the rows of %s: %w", s.log.ClassName(c), err)
 	}
 	return nil

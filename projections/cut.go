@@ -14,10 +14,10 @@ import (
 	"mamlog/log"
 )
 
-// A cut takes the oldest messages off one archive. Its rows go, but for one in the
-// archive and one in each conversation of the cut's time bucket, which lie at the
-// id of the cut and have an ordinal and no content: the stumps. They keep the
-// numbers of what is left. In the log the last message that goes becomes a Stump
+// A cut takes the oldest messages off one archive. They go from its rows, but for one
+// in the archive and one in each conversation of the cut's time bucket, which have the
+// id of the cut, an ordinal and no content: the stumps. They keep the numbers of what
+// is left, and the chunk in which the cut is begins with them. In the log the last message that goes becomes a Stump
 // event, so that a rebuild finds the same numbers; the others are deleted.
 //
 // Up to its floor an archive has nothing for queries:
@@ -38,8 +38,8 @@ func ownerPrefix(c log.Class, bucket uint32, part byte, owner string) []byte {
 	return append(k, 0)
 }
 
-// rowKey is the key of the row with that id; the rows of that age and older go from
-// there to the end of the prefix.
+// rowKey is the key of the row that begins with that id; that and older ones go from there
+// to the end of the prefix.
 func rowKey(prefix []byte, id ulid.ULID) []byte {
 	return appendRowID(prefix[:len(prefix):len(prefix)], id)
 }
@@ -47,11 +47,6 @@ func rowKey(prefix []byte, id ulid.ULID) []byte {
 // under tells whether key is prefix and an id.
 func under(key, prefix []byte) bool {
 	return len(key) == len(prefix)+16 && string(key[:len(prefix)]) == string(prefix)
-}
-
-// stump is the value of a row without content.
-func stump(ordinal, bytes uint64) ([]byte, error) {
-	return appendMessageValue(nil, ordinal, new(log.MessageArchived), bytes)
 }
 
 // ownersBuckets yields the buckets up to last in which owner has messages or a
@@ -94,32 +89,42 @@ func (r *rows) stumps(c log.Class, owner string, up ulid.ULID) (*log.Stump, erro
 		return nil, err
 	}
 	defer it.Close()
-	archive := rowsPrefix(c, bucket, owner, "")
-	if !it.SeekGE(rowKey(archive, up)) || !under(it.Key(), archive) {
-		return nil, it.Error()
+	ordinal, content, ok, err := newestUpTo(it, rowsPrefix(c, bucket, owner, ""), up)
+	if err != nil || !ok {
+		return nil, err
 	}
-	s := &log.Stump{Owner: owner, ArchiveId: up[:]}
-	var n int
-	if s.Ordinal, n = binary.Uvarint(it.Value()); n <= 0 {
-		return nil, errDamagedRow
-	}
-	if s.Bytes, err = bytesSoFar(it.Value()); err != nil {
+	s := &log.Stump{Owner: owner, ArchiveId: up[:], Ordinal: ordinal}
+	if s.Bytes, err = bytesSoFar(content); err != nil {
 		return nil, err
 	}
 	all := ownerPrefix(c, bucket, partConversation, owner)
 	for ok := it.SeekGE(all); ok && bytes.HasPrefix(it.Key(), all); {
 		with := string(it.Key()[len(all) : len(it.Key())-17])
 		conversation := rowsPrefix(c, bucket, owner, with)
-		if it.SeekGE(rowKey(conversation, up)) && under(it.Key(), conversation) {
-			ordinal, n := binary.Uvarint(it.Value())
-			if n <= 0 {
-				return nil, errDamagedRow
-			}
+		ordinal, _, some, err := newestUpTo(it, conversation, up)
+		if err != nil {
+			return nil, err
+		}
+		if some {
 			s.Conversations = append(s.Conversations, &log.Stump_Conversation{With: with, Ordinal: ordinal})
 		}
 		ok = it.SeekGE(end(conversation))
 	}
 	return s, it.Error()
+}
+
+// newestUpTo is the newest message under prefix with an id up to up, if there is one.
+func newestUpTo(it *pebble.Iterator, prefix []byte, up ulid.ULID) (ordinal uint64, content []byte, ok bool, err error) {
+	_, c, err := chunkAt(it, prefix, up)
+	if err != nil || c.len() == 0 {
+		return 0, nil, false, err
+	}
+	at := c.below(up)
+	if at == c.len() || c.compare(at, up) > 0 {
+		at-- // there is one: the chunk begins with it
+	}
+	_, ordinal, content, err = c.message(at)
+	return ordinal, content, err == nil, err
 }
 
 // cut folds what a cut did.
@@ -170,24 +175,38 @@ func (w *writer) leave(c log.Class, up ulid.ULID, s *log.Stump) error {
 			return err
 		}
 	}
-	put := func(with string, value []byte, ordinal, bytes uint64) error {
-		prefix := rowsPrefix(c, last, s.GetOwner(), with)
-		if err := errors.Join(w.batch.DeleteRange(rowKey(prefix, up), end(prefix), nil), w.batch.Set(rowKey(prefix, up), value, nil)); err != nil {
-			return err
-		}
-		w.rows.tallies.raise(c, last, prefix, tally{ordinal, bytes})
-		return nil
-	}
-	value, err := stump(s.GetOrdinal(), s.GetBytes())
+	it, err := w.rows.db.NewIter(&pebble.IterOptions{LowerBound: bucketKey(c, last), UpperBound: end(bucketKey(c, last))})
 	if err != nil {
 		return err
 	}
-	if err := put("", value, s.GetOrdinal(), s.GetBytes()); err != nil {
+	defer it.Close()
+	// The messages that stay of the chunk in which the cut is come behind its stump.
+	put := func(with string, content []byte, t tally) error {
+		prefix := rowsPrefix(c, last, s.GetOwner(), with)
+		_, old, err := chunkAt(it, prefix, up)
+		if err != nil {
+			return err
+		}
+		stay := old.below(up)
+		if stay < old.len() && old.compare(stay, up) == 0 {
+			stay++
+		}
+		value := appendMessage(nil, up, t.ordinal, content)
+		if old.len() > 0 {
+			value = append(value, old.rest(stay)...)
+		}
+		w.rows.tallies.raise(c, last, prefix, t)
+		return errors.Join(w.batch.DeleteRange(rowKey(prefix, up), end(prefix), nil), w.batch.Set(rowKey(prefix, up), value, nil))
+	}
+	content, err := appendContent(nil, new(log.MessageArchived), s.GetBytes())
+	if err != nil {
+		return err
+	}
+	if err := put("", content, tally{s.GetOrdinal(), s.GetBytes(), up}); err != nil {
 		return err
 	}
 	for _, conversation := range s.GetConversations() {
-		n := conversation.GetOrdinal()
-		if err := put(conversation.GetWith(), binary.AppendUvarint(nil, n), n, 0); err != nil {
+		if err := put(conversation.GetWith(), nil, tally{conversation.GetOrdinal(), 0, up}); err != nil {
 			return err
 		}
 	}
@@ -309,7 +328,7 @@ func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p part
 			if err != nil {
 				return err
 			}
-			for ok := sc.from(bucket, ulid.ULID{}); ok && len(p.rows) < max; ok = sc.it.Prev() {
+			for ok := sc.from(bucket, ulid.ULID{}); ok && len(p.rows) < max; ok = sc.newer() {
 				id, _, content, err := sc.row()
 				if err != nil {
 					return err
@@ -318,7 +337,7 @@ func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p part
 					break
 				}
 				var row Row
-				if err := row.readContent(id, owner, content); err != nil {
+				if err := row.read(id, owner, content); err != nil {
 					return err
 				}
 				stump := len(row.Stanza) == 0
@@ -331,7 +350,7 @@ func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p part
 				}
 				p.rows = append(p.rows, gone{id, stump || row.Imported})
 			}
-			if err := sc.it.Error(); err != nil {
+			if err := sc.error(); err != nil {
 				return err
 			}
 		}

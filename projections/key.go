@@ -13,8 +13,8 @@ import (
 // name, which contain no such byte; numbers are big-endian.
 //
 //	meta          0x01 | name                                           → by name
-//	message       0x10 | class uint16 | bucket uint32 | 1 | owner 00 ^ulid         → ordinal, event, stanza
-//	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ^ulid → ordinal, event, stanza; or ordinal
+//	messages      0x10 | class uint16 | bucket uint32 | 1 | owner 00 ^ulid         → chunk of messages
+//	conversation  0x10 | class uint16 | bucket uint32 | 2 | owner 00 peer 00 ^ulid → chunk of messages, or of their ordinals
 //	floor         0x10 | class uint16 | bucket uint32 | 3 | owner 00        → ulid, see cut.go
 //	preferences   0x20 | owner                                          → ulid, Preferences
 //	pref. change  0x21 | owner 00 ulid                                  → PreferencesChanged
@@ -27,18 +27,18 @@ import (
 //	tree          0x30 | index uint64                                   → hash of the audit tree, as tlog.StoredHashIndex counts them
 //	leaf          0x31 | n uint64                                       → ulid of the audit record that is leaf n
 //
-// The ulid of a message row is its archive id: that of the log's record, or for
-// an import the one that the event names. Its bits are inverted, so that the
-// newest row comes first: clients read backwards from the end, and the engine
-// steps forward in less time than backward.
+// The ulid of a row of messages is the archive id of its oldest: that of the log's
+// record, or for an import the one that the event names. Its bits are inverted, so
+// that the newest row comes first: clients read backwards from the end, and the
+// engine steps forward in less time than backward.
 //
 // A bucket is a span of time, counted from 1970 in the class's width. With the
 // bucket first, expiring it is one range of keys for all owners together, and
 // nothing merges old buckets with new ones.
 //
-// The ordinal of a message is its place in its archive within the bucket, that
-// of a conversation row its place in the conversation within the bucket, both
-// from 1 without gaps. So the number of rows between two keys is a subtraction.
+// The ordinal of a message is its place in its archive within the bucket, or in a
+// conversation's row its place in the conversation within the bucket, both from 1
+// without gaps. So the number of messages between two is a subtraction.
 const (
 	kindMeta        byte = 0x01
 	kindBucket      byte = 0x10
@@ -109,7 +109,7 @@ func appendRowID(prefix []byte, id ulid.ULID) []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(prefix, hi), lo)
 }
 
-// rowID is the id at the end of the key of a message or conversation row.
+// rowID is the id at the end of the key of a row of messages.
 func rowID(key []byte) (id ulid.ULID) {
 	key = key[len(key)-len(id):]
 	binary.BigEndian.PutUint64(id[:8], ^binary.BigEndian.Uint64(key))

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -77,7 +78,7 @@ func (m *model) last(owner string) (id ulid.ULID) {
 
 // size is what a query's MaxBytes counts of a row.
 func (m *model) size(q Query, id ulid.ULID) int {
-	v, err := appendMessageValue(nil, 1, m.byID[id], 1)
+	v, err := appendContent(nil, m.byID[id], 1)
 	if err != nil {
 		panic(err)
 	}
@@ -208,9 +209,14 @@ func merkle(leaves []tlog.Hash) tlog.Hash {
 }
 
 func (m *machine) Message(t *rapid.T) {
-	for range rapid.IntRange(1, 20).Draw(t, "messages") {
+	most := 20
+	quick := rapid.IntRange(0, 3).Draw(t, "all at once") == 0 // and so in one bucket, and in some chunks of it
+	if quick {
+		most = 40
+	}
+	for range rapid.IntRange(1, most).Draw(t, "messages") {
 		m.add(m.draw(t))
-		if rapid.Bool().Draw(t, "later") {
+		if !quick && rapid.Bool().Draw(t, "later") {
 			m.now = m.now.Add(time.Duration(rapid.IntRange(1, 40*60*1000).Draw(t, "ms")) * time.Millisecond)
 		}
 	}
@@ -245,6 +251,9 @@ func (m *machine) draw(t *rapid.T) *log.MessageArchived {
 		Direction: log.Direction_DIRECTION_IN,
 		Reason:    log.Reason_REASON_BODY,
 		Stanza:    []byte(rapid.StringN(1, 40, -1).Draw(t, "stanza")),
+	}
+	if rapid.IntRange(0, 19).Draw(t, "large") == 0 {
+		e.Stanza = bytes.Repeat(e.Stanza, chunkLarge/len(e.Stanza)+1)
 	}
 	switch {
 	case e.Owner == room:

@@ -1,7 +1,6 @@
 package projections
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -198,7 +197,7 @@ type scan struct {
 	span     span      // buckets that may hold something
 	empty    bool      // none does
 	turn     uint64
-	messages cursor // to find message rows, unless whole; opened when it is needed
+	messages cursor // in the rows of the archive, unless whole; opened when it is needed
 
 	// What the walk has found out of the ranks that count and index need.
 	known [2]knownRank
@@ -209,8 +208,8 @@ type scan struct {
 
 var scans = sync.Pool{New: func() any { return new(scan) }}
 
-// cursor stands in the rows of an archive, or of one conversation in it, of one
-// bucket at a time. The bounds of its iterator are those of these rows, so that
+// cursor stands at a message in the rows of an archive, or of one conversation in it,
+// of one bucket at a time. The bounds of its iterator are those of these rows, so that
 // the engine opens no table that has others alone, and each key that it shows is
 // one of theirs.
 type cursor struct {
@@ -218,6 +217,9 @@ type cursor struct {
 	key     []byte // of prefix, and room for what it ends with
 	bounds  pebble.IterOptions
 	bounded uint32 // the bucket that it is bounded to
+	chunk   chunk  // where the iterator stands; empty elsewhere
+	at      int    // the message in it
+	damage  error  // that was met
 }
 
 // begin makes the cursor one of the rows of an archive, or of a conversation in it,
@@ -234,7 +236,8 @@ func (c *cursor) close() {
 	if c.it != nil {
 		_ = c.it.Close()
 	}
-	*c = cursor{key: c.key, bounds: c.bounds}
+	c.chunk.clear()
+	*c = cursor{key: c.key, bounds: c.bounds, chunk: c.chunk}
 }
 
 // prefix is what the keys of the rows in the bucket begin with. It, and what is
@@ -251,39 +254,104 @@ func (c *cursor) enter(bucket uint32) []byte {
 		setKeyBucket(c.bounds.UpperBound, bucket)
 		c.it.SetBounds(prefix, c.bounds.UpperBound)
 		c.bounded = bucket
+		c.chunk.clear()
 	}
 	return prefix
 }
 
-// below moves to the newest row in the bucket with an id below id, and tells
+// load reads the chunk to which the iterator has moved, and tells whether there is one.
+func (c *cursor) load(moved bool) bool {
+	c.chunk.clear()
+	if !moved {
+		return false
+	}
+	key := c.it.Key()
+	err := errDamagedRow
+	if len(key) == len(c.key)+len(ulid.ULID{}) {
+		err = c.chunk.read(c.it.Value())
+	}
+	if err == nil && (c.chunk.len() == 0 || c.chunk.compare(0, rowID(key)) != 0) {
+		c.chunk.clear()
+		err = errDamagedRow
+	}
+	c.damage = err
+	return err == nil
+}
+
+// error tells why the cursor did not move.
+func (c *cursor) error() error {
+	if c.damage != nil {
+		return c.damage
+	}
+	return c.it.Error()
+}
+
+// below moves to the newest message in the bucket with an id below id, and tells
 // whether there is one. Newer rows come first.
 func (c *cursor) below(bucket uint32, id ulid.ULID) bool {
-	return c.it.SeekGE(append(appendRowID(c.enter(bucket), id), 0))
+	prefix := c.enter(bucket)
+	if !c.chunk.covers(id) || c.chunk.compare(0, id) == 0 {
+		if !c.load(c.it.SeekGE(append(appendRowID(prefix, id), 0))) {
+			return false
+		}
+	}
+	c.at = c.chunk.below(id) - 1
+	return true
 }
 
-// from moves to the oldest row in the bucket with an id that is not below id,
+// from moves to the oldest message in the bucket with an id that is not below id,
 // and tells whether there is one.
 func (c *cursor) from(bucket uint32, id ulid.ULID) bool {
-	return c.it.SeekLT(append(appendRowID(c.enter(bucket), id), 0))
-}
-
-// at moves to the row id in the bucket, and tells whether there is one.
-func (c *cursor) at(bucket uint32, id ulid.ULID) bool {
-	key := appendRowID(c.enter(bucket), id)
-	return c.it.SeekGE(key) && bytes.Equal(c.it.Key(), key)
-}
-
-// row is what the row has where the cursor stands.
-func (c *cursor) row() (id ulid.ULID, ordinal uint64, content []byte, err error) {
-	key := c.it.Key()
-	if len(key) != len(c.key)+len(id) {
-		return id, 0, nil, errDamagedRow
+	prefix := c.enter(bucket)
+	if id == (ulid.ULID{}) || !c.chunk.covers(id) && !c.load(c.it.SeekGE(appendRowID(prefix, id))) {
+		c.at = 0
+		return c.error() == nil && c.load(c.it.Last()) // all are newer
 	}
-	ordinal, content, err = cutOrdinal(c.it.Value())
-	return rowID(key), ordinal, content, err
+	if c.at = c.chunk.below(id); c.at < c.chunk.len() {
+		return true
+	}
+	c.at--
+	return c.newer()
 }
 
-// ordinal is the one of the row where the cursor stands.
+// find moves to the message id in the bucket, and tells whether there is one.
+func (c *cursor) find(bucket uint32, id ulid.ULID) bool {
+	prefix := c.enter(bucket)
+	if !c.chunk.covers(id) && !c.load(c.it.SeekGE(appendRowID(prefix, id))) {
+		return false
+	}
+	c.at = c.chunk.below(id)
+	return c.at < c.chunk.len() && c.chunk.compare(c.at, id) == 0
+}
+
+// older moves to the message before that where the cursor stands.
+func (c *cursor) older() bool {
+	if c.at > 0 {
+		c.at--
+		return true
+	}
+	if !c.load(c.it.Next()) {
+		return false
+	}
+	c.at = c.chunk.len() - 1
+	return true
+}
+
+// newer moves to the message after that where the cursor stands.
+func (c *cursor) newer() bool {
+	if c.at++; c.at < c.chunk.len() {
+		return true
+	}
+	c.at = 0
+	return c.load(c.it.Prev())
+}
+
+// row is the message where the cursor stands.
+func (c *cursor) row() (id ulid.ULID, ordinal uint64, content []byte, err error) {
+	return c.chunk.message(c.at)
+}
+
+// ordinal is that of the message where the cursor stands.
 func (c *cursor) ordinal() (uint64, error) {
 	_, n, _, err := c.row()
 	return n, err
@@ -331,7 +399,7 @@ func (sc *scan) close() {
 	scans.Put(sc)
 }
 
-// message returns the content of the message row of id; nil if there is none.
+// message returns the content of the message id in the archive's row; nil if there is none.
 func (sc *scan) message(id ulid.ULID) (content []byte, err error) {
 	bucket := sc.width.bucketOf(id)
 	c := &sc.cursor
@@ -344,8 +412,8 @@ func (sc *scan) message(id ulid.ULID) (content []byte, err error) {
 			}
 		}
 	}
-	if !c.at(bucket, id) {
-		return nil, c.it.Error()
+	if !c.find(bucket, id) {
+		return nil, c.error()
 	}
 	_, _, content, err = c.row()
 	return content, err
@@ -401,7 +469,7 @@ func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
 	if sc.below(bucket, id) {
 		n, err = sc.ordinal()
 	} else {
-		err = sc.it.Error()
+		err = sc.error()
 	}
 	if whole && err == nil {
 		sc.tops.set(sc.turn, sc.prefix(bucket), n)
@@ -448,6 +516,9 @@ func (sc *scan) page(c *collector, set, left interval) (Page, error) {
 		}
 		left = left.from(lo)
 	}
+	if c.Max == 0 && !c.Uncounted {
+		return sc.count(set, left, sp)
+	}
 	// First the rows: an id that the page starts at was just looked up, and the
 	// iterator is near. Where they begin at an end of the set, they tell its rank.
 	if err := sc.walk(left, c); err != nil || c.Uncounted {
@@ -475,6 +546,21 @@ func (sc *scan) page(c *collector, set, left interval) (Page, error) {
 	}
 	page.Index = int(index)
 	return page, nil
+}
+
+// count is the page without rows.
+func (sc *scan) count(set, left interval, sp span) (page Page, err error) {
+	_, total, err := sc.counts(set, sp)
+	if err != nil {
+		return Page{}, err
+	}
+	rest := total
+	if left != set {
+		if _, rest, err = sc.counts(left, sp); err != nil {
+			return Page{}, err
+		}
+	}
+	return Page{Count: int(total), Complete: rest == 0}, nil
 }
 
 // collector visits the rows of a page, from where it starts, until it is full.
@@ -505,7 +591,7 @@ func (c *collector) add(id ulid.ULID, ordinal uint64, content []byte) error {
 	c.last, c.lastOrdinal = id, ordinal
 	c.rows++
 	c.bytes += len(content) + c.RowBytes
-	if err := c.row.readContent(id, c.Owner, content); err != nil {
+	if err := c.row.read(id, c.Owner, content); err != nil {
 		return err
 	}
 	return c.visit(&c.row)
@@ -571,7 +657,7 @@ func (sc *scan) walkBucket(bucket uint32, i interval, c *collector) error {
 		if c.full() {
 			return nil
 		}
-		if len(content) == 0 { // it is in the message row
+		if len(content) == 0 { // it is in the archive's row
 			if content, err = sc.message(id); err != nil {
 				return err
 			}
@@ -580,12 +666,12 @@ func (sc *scan) walkBucket(bucket uint32, i interval, c *collector) error {
 			return err
 		}
 		if c.Backward {
-			found = sc.it.Next()
+			found = sc.older()
 		} else {
-			found = sc.it.Prev()
+			found = sc.newer()
 		}
 	}
-	return sc.it.Error()
+	return sc.error()
 }
 
 // learn notes the rank of from in the bucket, of which the walk has just found
@@ -632,7 +718,7 @@ func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID
 			to = mid
 		}
 	}
-	for ok := sc.from(b, log.FirstAt(time.UnixMilli(int64(from)))); ok; ok = sc.it.Prev() {
+	for ok := sc.from(b, log.FirstAt(time.UnixMilli(int64(from)))); ok; ok = sc.newer() {
 		id, ordinal, _, err := sc.row()
 		if err != nil {
 			return ulid.ULID{}, err
@@ -641,7 +727,7 @@ func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID
 			return id, nil
 		}
 	}
-	return set.hi, sc.it.Error()
+	return set.hi, sc.error()
 }
 
 // pick answers a query for single ids. They are held already.
@@ -654,8 +740,8 @@ func (sc *scan) pick(c *collector, set, left interval) (Page, error) {
 		if !set.contains(id) {
 			continue
 		}
-		if !sc.whole && !sc.at(sc.width.bucketOf(id), id) {
-			if err := sc.it.Error(); err != nil {
+		if !sc.whole && !sc.find(sc.width.bucketOf(id), id) {
+			if err := sc.error(); err != nil {
 				return Page{}, err
 			}
 			continue

@@ -316,10 +316,10 @@ func describe(key []byte) string {
 	}
 	switch {
 	case key[0] == kindBucket && len(key) > 8:
-		what := "message"
+		what := "messages from"
 		switch key[7] {
 		case partConversation:
-			what = "conversation row"
+			what = "conversation from"
 		case partFloor:
 			return "floor of " + owned(key[8:])
 		}

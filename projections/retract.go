@@ -1,8 +1,7 @@
 package projections
 
 import (
-	"encoding/binary"
-	"errors"
+	"bytes"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -20,47 +19,58 @@ func (w *writer) retracted(rec log.Record, e *log.Retracted) error {
 	}
 	id := ulid.ULID(e.GetArchiveId())
 	bucket := width.bucketOf(id)
-	key := rowKey(rowsPrefix(rec.Class, bucket, e.GetOwner(), ""), id)
-	v, err := w.rows.get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil // or written in this very batch, and then the record was a tombstone already
-	}
+	it, err := w.rows.db.NewIter(&pebble.IterOptions{LowerBound: bucketKey(rec.Class, bucket), UpperBound: end(bucketKey(rec.Class, bucket))})
 	if err != nil {
 		return err
 	}
-	var row Row
-	if err := row.read(id, e.GetOwner(), v); err != nil {
-		return err
-	}
-	m, err := row.Message()
-	if err != nil {
-		return err
-	}
-	if m.GetPeer() == "" {
-		return nil // a stump
-	}
-	m.StanzaBytes, m.Stanza = counted(m), e.GetStanza()
-	ordinal, _ := binary.Uvarint(v)
-	value, err := appendMessageValue(nil, ordinal, m, m.GetBytesSoFar())
-	if err != nil {
-		return err
-	}
-	if err := w.batch.Set(key, value, nil); err != nil {
+	defer it.Close()
+	var m *log.MessageArchived
+	err = w.rewrite(it, rowsPrefix(rec.Class, bucket, e.GetOwner(), ""), id, func(content []byte) ([]byte, error) {
+		var row Row
+		err := row.read(id, e.GetOwner(), content)
+		if err == nil {
+			m, err = row.Message()
+		}
+		if err != nil || m.GetPeer() == "" { // a stump
+			return content, err
+		}
+		m.StanzaBytes, m.Stanza = counted(m), e.GetStanza()
+		w.content, err = appendContent(w.content[:0], m, m.GetBytesSoFar())
+		return w.content, err
+	})
+	if err != nil || m.GetPeer() == "" {
 		return err
 	}
 	keys := withKeys(m)
 	if len(keys) == 0 {
 		return nil
 	}
-	// The conversation that has the whole value once more.
-	key = rowKey(rowsPrefix(rec.Class, bucket, e.GetOwner(), keys[0]), id)
-	old, err := w.rows.get(key)
+	// The conversation that has the content once more.
+	return w.rewrite(it, rowsPrefix(rec.Class, bucket, e.GetOwner(), keys[0]), id, func([]byte) ([]byte, error) {
+		return w.content, nil
+	})
+}
+
+// rewrite gives the message id under prefix, if there is one, the content that with
+// makes of it.
+func (w *writer) rewrite(it *pebble.Iterator, prefix []byte, id ulid.ULID, with func([]byte) ([]byte, error)) error {
+	key, c, err := chunkAt(it, prefix, id)
 	if err != nil {
-		return fmt.Errorf("conversation row of %s: %w", id, err)
+		return err
 	}
-	_, n := binary.Uvarint(value)
-	place, _ := binary.Uvarint(old)
-	return w.batch.Set(key, append(binary.AppendUvarint(nil, place), value[n:]...), nil)
+	at := c.below(id)
+	if at == c.len() || c.compare(at, id) != 0 {
+		return nil
+	}
+	_, ordinal, content, err := c.message(at)
+	if err == nil {
+		content, err = with(content)
+	}
+	if err != nil {
+		return fmt.Errorf("message %s: %w", id, err)
+	}
+	value := appendMessage(bytes.Clone(c.value[:len(c.value)-len(c.rest(at))]), id, ordinal, content)
+	return w.batch.Set(key, append(value, c.rest(at+1)...), nil)
 }
 
 // Retraction is the entry that makes the message of a row a tombstone, which has no

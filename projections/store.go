@@ -25,7 +25,7 @@ import (
 
 // formatVersion changes whenever the same log gives other rows; a store of
 // another version is rebuilt when it is opened.
-const formatVersion = 3
+const formatVersion = 4
 
 // Options for Open. The zero value works.
 type Options struct {
@@ -218,7 +218,8 @@ func pebbleOptions(o Options) *pebble.Options {
 		Logger:                      log.EngineLogger(o.Logger),
 		EventListener:               log.EngineListener(o.Logger),
 		FormatMajorVersion:          pebble.FormatNewest,
-		DisableWAL:                  true,     // the log is the write-ahead log
+		DisableWAL:                  true, // the log is the write-ahead log
+		Merger:                      joining,
 		MemTableSize:                32 << 20, // it counts against the cache
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
@@ -391,9 +392,9 @@ func (s *Store) Apply(records []log.Record) error {
 // returns whose preferences changed.
 func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error) {
 	for len(records) > 0 {
-		// What deletes rows has a batch of its own: it reads what was written before,
-		// and what comes after it may lie in a bucket that it empties, and must find
-		// it empty.
+		// What deletes or rewrites rows has a batch of its own: it reads what was written
+		// before, and what comes after it may lie in a bucket that it empties, and must
+		// find it empty.
 		n := slices.IndexFunc(records, func(rec log.Record) bool { return removes(rec.Event) })
 		switch {
 		case n < 0:
@@ -462,10 +463,10 @@ func (r *rows) commit(b *pebble.Batch, moved bool) error {
 	return b.Commit(pebble.NoSync)
 }
 
-// removes tells whether e deletes rows in bulk.
+// removes tells whether e deletes or rewrites rows that are there.
 func removes(e *log.Event) bool {
 	switch e.GetKind().(type) {
-	case *log.Event_Expired, *log.Event_Cut, *log.Event_Stump, *log.Event_Erased:
+	case *log.Event_Expired, *log.Event_Cut, *log.Event_Stump, *log.Event_Erased, *log.Event_Retracted:
 		return true
 	}
 	return false
@@ -476,7 +477,7 @@ type writer struct {
 	rows    *rows
 	store   *Store
 	batch   *pebble.Batch
-	value   []byte             // that a row is made of
+	content []byte             // of the message that is folded
 	changed []string           // owners of changed preferences
 	touched map[log.Class]span // buckets written to
 	expired map[log.Class]uint32

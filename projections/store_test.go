@@ -59,15 +59,15 @@ func TestCheckFindsWrongRows(t *testing.T) {
 	l, s, c := openBoth(t, vfs.NewMem(), nil, Options{})
 	defer s.Close()
 	defer l.Close()
-	ids := archive(t, l, c, "a@h", "b@h/x", 10)
-	if r, err := s.Check(context.Background(), nil); err != nil || r.Differences != 0 || r.Records != 10 || r.Rows < 30 {
+	ids := archive(t, l, c, "a@h", "b@h/x", 3*chunkMessages)
+	if r, err := s.Check(context.Background(), nil); err != nil || r.Differences != 0 || r.Records != len(ids) || r.Rows != 9 {
 		t.Fatalf("before: %+v, %v", r, err)
 	}
 	prefix := rowsPrefix(c, s.rows.widths[c].bucketOf(ids[0]), "a@h", "")
 	db := s.rows.db
 	for _, err := range []error{
-		db.Set(appendRowID(bytes.Clone(prefix), ids[3]), []byte("wrong"), pebble.NoSync),
-		db.Delete(appendRowID(bytes.Clone(prefix), ids[5]), pebble.NoSync),
+		db.Set(appendRowID(bytes.Clone(prefix), ids[0]), []byte("wrong"), pebble.NoSync),
+		db.Delete(appendRowID(bytes.Clone(prefix), ids[chunkMessages]), pebble.NoSync),
 		db.Set(appendRowID(bytes.Clone(prefix), ulid.ULID{1}), []byte("extra"), pebble.NoSync),
 	} {
 		if err != nil {
@@ -79,7 +79,7 @@ func TestCheckFindsWrongRows(t *testing.T) {
 		t.Fatalf("after: %+v, %v", r, err)
 	}
 	all := strings.Join(r.Problems, "\n")
-	for _, want := range []string{ids[3].String() + " of a@h: the row does not say", ids[5].String() + " of a@h: the row is missing", "knows of no such row"} {
+	for _, want := range []string{ids[0].String() + " of a@h: the row does not say", ids[chunkMessages].String() + " of a@h: the row is missing", "knows of no such row"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not among the problems:\n%s", want, all)
 		}
@@ -435,7 +435,7 @@ func FuzzRow(f *testing.F) {
 		{Peer: "b@h", Stanza: []byte("<message/>")},
 		{Peer: "r@h/nick", Direction: log.Direction_DIRECTION_ROOM, Sender: "b@h/x", Whois: true, SentUnixMs: -1},
 	} {
-		v, err := appendMessageValue(nil, 7, m, 9)
+		v, err := appendContent(nil, m, 9)
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -1,19 +1,23 @@
 package projections
 
 import (
-	"encoding/binary"
 	"errors"
 	"hash/maphash"
 	"math"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/oklog/ulid/v2"
 
 	"mamlog/log"
 )
 
 // A tally is what the newest row under a prefix says: the ordinal that was given
-// last, and in an archive, not in a conversation, how many bytes there are so far.
-type tally struct{ ordinal, bytes uint64 }
+// last, in an archive, not in a conversation, how many bytes there are so far, and
+// which chunk is the newest.
+type tally struct {
+	ordinal, bytes uint64
+	chunk          ulid.ULID
+}
 
 // tallies remembers those of the prefixes written to of late: two maps, the older of
 // which is dropped when the newer is full. Prefixes are known by 128 bits of hash under
@@ -80,13 +84,16 @@ func (t *tallies) isWhole(c log.Class, bucket uint32) bool { return bucket >= t.
 // raise takes note of a row that keeps the place of others.
 func (t *tallies) raise(c log.Class, bucket uint32, prefix []byte, n tally) {
 	if known, key, ok := t.get(prefix); ok || t.isWhole(c, bucket) {
-		t.set(key, tally{max(known.ordinal, n.ordinal), max(known.bytes, n.bytes)})
+		if known.chunk.Compare(n.chunk) > 0 {
+			n.chunk = known.chunk
+		}
+		t.set(key, tally{max(known.ordinal, n.ordinal), max(known.bytes, n.bytes), n.chunk})
 	}
 }
 
-// next is the tally of the row that comes next under prefix, of a conversation or
-// of an archive that grows by size.
-func (w *writer) next(c log.Class, bucket uint32, prefix []byte, conversation bool, size uint64) (tally, error) {
+// next is the tally with the message id of that size, which comes next under prefix,
+// in a conversation or an archive.
+func (w *writer) next(c log.Class, bucket uint32, prefix []byte, conversation bool, id ulid.ULID, size uint64) (tally, error) {
 	t := &w.rows.tallies
 	n, key, ok := t.get(prefix)
 	if !ok && !t.isWhole(c, bucket) {
@@ -99,7 +106,12 @@ func (w *writer) next(c log.Class, bucket uint32, prefix []byte, conversation bo
 		return tally{}, errors.New("the rows are damaged: an ordinal is out of range")
 	}
 	n.ordinal++
-	n.bytes += size
+	if !conversation {
+		n.bytes += size
+	}
+	if begins(n.ordinal, size) {
+		n.chunk = id
+	}
 	t.set(key, n)
 	return n, nil
 }
@@ -111,10 +123,24 @@ func (r *rows) newest(prefix []byte, conversation bool) (n tally, err error) {
 		return tally{}, err
 	}
 	if it.First() {
-		n.ordinal, _ = binary.Uvarint(it.Value())
-		if !conversation {
-			n.bytes, err = bytesSoFar(it.Value())
-		}
+		n, err = newestOf(it, conversation)
 	}
 	return n, errors.Join(err, it.Close())
+}
+
+// newestOf is newest for the row where the iterator stands.
+func newestOf(it *pebble.Iterator, conversation bool) (n tally, err error) {
+	var c chunk
+	if err := c.read(it.Value()); err != nil {
+		return n, err
+	}
+	if c.len() == 0 {
+		return n, errDamagedRow
+	}
+	_, ordinal, content, err := c.message(c.len() - 1)
+	n = tally{ordinal: ordinal, chunk: rowID(it.Key())}
+	if err == nil && !conversation {
+		n.bytes, err = bytesSoFar(content)
+	}
+	return n, err
 }

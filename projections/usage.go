@@ -12,7 +12,7 @@ import (
 	"mamlog/log"
 )
 
-// Every message row says how many bytes the stanzas of its archive have in its
+// Every message of an archive's row says how many bytes the stanzas have in its
 // bucket, up to its own, as its ordinal says how many there are. So what an archive
 // uses is a subtraction for each bucket.
 
@@ -22,10 +22,10 @@ const (
 	fieldBytesSoFar  protowire.Number = 14
 )
 
-// bytesSoFar reads it from the value of a message row.
-func bytesSoFar(value []byte) (uint64, error) {
+// bytesSoFar reads it from the content of a message.
+func bytesSoFar(content []byte) (uint64, error) {
 	var r Row
-	if err := r.read(ulid.ULID{}, "", value); err != nil {
+	if err := r.read(ulid.ULID{}, "", content); err != nil {
 		return 0, err
 	}
 	return r.number(fieldBytesSoFar)
@@ -88,12 +88,14 @@ type mark struct{ ordinal, bytes uint64 }
 // mark is that of the last row of the bucket below id; zero if there is none.
 func (sc *scan) mark(bucket uint32, id ulid.ULID) (m mark, err error) {
 	if !sc.below(bucket, id) {
-		return mark{}, sc.it.Error()
+		return mark{}, sc.error()
 	}
-	if m.ordinal, err = sc.ordinal(); err != nil {
+	_, ordinal, content, err := sc.row()
+	if err != nil {
 		return mark{}, err
 	}
-	m.bytes, err = bytesSoFar(sc.it.Value())
+	m.ordinal = ordinal
+	m.bytes, err = bytesSoFar(content)
 	return m, err
 }
 
