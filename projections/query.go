@@ -556,8 +556,11 @@ func (sc *scan) count(set, left interval, sp span) (page Page, err error) {
 	}
 	rest := total
 	if left != set {
-		if _, rest, err = sc.counts(left, sp); err != nil {
-			return Page{}, err
+		rest = 0
+		if sp, ok := sc.buckets(left); ok {
+			if _, rest, err = sc.counts(left, sp); err != nil {
+				return Page{}, err
+			}
 		}
 	}
 	return Page{Count: int(total), Complete: rest == 0}, nil
