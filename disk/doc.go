@@ -11,7 +11,8 @@
 // It also watches the free space, and reports before the last of it is gone.
 //
 // What writes tables takes turns, so that those who wait for an answer find a
-// processor free.
+// processor free; and what is removed gives its space back little by little, since to
+// do so keeps some disks from all else.
 //
 // Nothing is ever reported as written or synced that was not.
 package disk

@@ -2,6 +2,11 @@ package disk
 
 import "github.com/cockroachdb/pebble/v2/vfs"
 
+// flush is how many bytes of a table are gathered until the system begins to write
+// them out: what it has to write at once when the table is synced holds up the others
+// who sync. The engine asks for it too, but never for the last megabyte.
+const flush = 128 << 10
+
 // keep is how much memory a writer keeps for what comes next.
 const keep = 1 << 20
 
@@ -11,7 +16,11 @@ type writer struct {
 	vfs.File
 	fs   *FS
 	fate fate
-	turn Turn // of files whose writes don't wait
+
+	// Of files whose writes don't wait.
+	turn    Turn
+	written int64
+	flushed int64 // of it, what the system was asked to write out
 
 	// Of files whose writes wait: what was written since the last sync, and where
 	// it begins. After a failed sync the system may have dropped it from memory
@@ -32,6 +41,10 @@ func (w *writer) Write(p []byte) (int, error) {
 		n := 0
 		err := w.fs.do(w.fate, func() (err error) {
 			n, err = w.File.Write(p)
+			if w.written += int64(n); err == nil && w.written-w.flushed >= flush {
+				w.flushed = w.written
+				_, err = w.File.SyncTo(w.written)
+			}
 			return err
 		})
 		return n, err

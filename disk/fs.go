@@ -130,10 +130,16 @@ func (f *FS) look() {
 	f.report(full)
 }
 
-// full is ErrFull with figures if less than the reserve is free. A file system
-// that can't tell is taken to have enough.
+// full is ErrFull with figures if less than the reserve is free, and what was removed
+// does not change that soon. A file system that can't tell is taken to have enough.
 func (f *FS) full() error {
 	u, err := f.FS.GetDiskUsage(f.dir)
+	if err == nil && u.AvailBytes < f.opts.Reserve {
+		ctx, cancel := context.WithTimeout(f.ctx, f.opts.Retry)
+		_ = space.wait(ctx)
+		cancel()
+		u, err = f.FS.GetDiskUsage(f.dir)
+	}
 	if err != nil || u.AvailBytes >= f.opts.Reserve {
 		return nil
 	}
@@ -179,8 +185,9 @@ func (f *FS) fail(err error) {
 }
 
 // pause waits until a failed write is worth another try, and returns false when
-// there will be none.
+// there will be none. It may be space that is missing.
 func (f *FS) pause() bool {
+	defer space.hasten()()
 	t := time.NewTimer(f.opts.Retry)
 	defer t.Stop()
 	select {

@@ -8,6 +8,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/zap"
+
+	"mamlog/disk"
 )
 
 // EngineLogger passes the storage engine's words on to l. The engine calls Fatalf
@@ -49,8 +51,8 @@ func CompactRange(ctx context.Context, db *pebble.DB, from, to []byte) error {
 }
 
 // Deleted waits until the engine of the store in dir has deleted the files that it
-// needs no more: it does so behind the back of who compacts, and after the last
-// reader of them.
+// needs no more, and nothing of them is left: it does so behind the back of who
+// compacts, and after the last reader of them.
 func Deleted(ctx context.Context, db *pebble.DB, fsys vfs.FS, dir string) error {
 	t := time.NewTicker(time.Millisecond)
 	defer t.Stop()
@@ -67,7 +69,7 @@ func Deleted(ctx context.Context, db *pebble.DB, fsys vfs.FS, dir string) error 
 		}
 		m := db.Metrics()
 		if left -= m.WAL.Files; left <= 0 && m.Table.ZombieCount+m.Table.ObsoleteCount == 0 {
-			return nil
+			return disk.Reclaimed(ctx)
 		}
 		select {
 		case <-t.C:

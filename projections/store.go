@@ -121,11 +121,14 @@ func Open(dir string, l *log.Log, o Options) (*Store, error) {
 // it is complete, so a crash at any moment leaves one that is, and a log that can't be
 // read takes nothing from what was made of it.
 func (s *Store) open() error {
-	if err := s.opts.FS.RemoveAll(filepath.Join(s.dir, "check")); err != nil {
+	if err := disk.RemoveAll(s.opts.FS, filepath.Join(s.dir, "check")); err != nil {
 		return err // left behind by a check that was cut short
 	}
 	generations, err := s.generations()
 	if err != nil {
+		return err
+	}
+	if err := disk.RemoveRest(s.opts.FS, s.dir); err != nil {
 		return err
 	}
 	next := 1
@@ -151,7 +154,7 @@ func (s *Store) open() error {
 	}
 	for _, n := range generations {
 		if dir := s.generation(n); dir != s.rows.dir {
-			if err := s.opts.FS.RemoveAll(dir); err != nil {
+			if err := disk.RemoveAll(s.opts.FS, dir); err != nil {
 				return err
 			}
 		}
@@ -309,7 +312,7 @@ func (s *Store) width(c log.Class) width {
 }
 
 func (s *Store) createRows(dir string) (*rows, error) {
-	if err := s.opts.FS.RemoveAll(dir); err != nil {
+	if err := disk.RemoveAll(s.opts.FS, dir); err != nil {
 		return nil, err
 	}
 	r, err := s.newRows(dir)
@@ -334,7 +337,7 @@ func (s *Store) drop(r *rows) error {
 	if err := r.close(); err != nil {
 		return err
 	}
-	return s.opts.FS.RemoveAll(r.dir)
+	return disk.RemoveAll(s.opts.FS, r.dir)
 }
 
 func (r *rows) get(key []byte) ([]byte, error) {
