@@ -135,7 +135,7 @@ func cutBytes(b []byte) (head, rest []byte, ok bool) {
 	return b[:size:size], b[size:], true
 }
 
-func appendContent(b []byte, m *log.MessageArchived, soFar uint64) ([]byte, error) {
+func appendContent(b []byte, m *log.MessageArchived, soFar uint64) []byte {
 	var flags byte
 	for _, f := range [...]struct {
 		flag byte
@@ -155,18 +155,13 @@ func appendContent(b []byte, m *log.MessageArchived, soFar uint64) ([]byte, erro
 	if m.Sender != "" {
 		b = append(binary.AppendUvarint(b, uint64(len(m.Sender))), m.Sender...)
 	}
-	event := &log.MessageArchived{
+	event := log.MessageArchived{
 		Peer: m.Peer, Direction: m.Direction, Reason: m.Reason,
 		DecidedBy: m.DecidedBy, StanzaId: m.StanzaId, AlsoPeer: m.AlsoPeer,
 		StanzaBytes: m.StanzaBytes, BytesSoFar: soFar,
 	}
-	options := proto.MarshalOptions{Deterministic: true}
-	b = binary.AppendUvarint(b, uint64(options.Size(event)))
-	b, err := options.MarshalAppend(b, event)
-	if err != nil {
-		return nil, err
-	}
-	return append(b, m.Stanza...), nil
+	b = event.AppendEncoded(binary.AppendUvarint(b, uint64(event.EncodedSize())))
+	return append(b, m.Stanza...)
 }
 
 // bareJID is j without its resource.
@@ -213,28 +208,26 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	bucket := w.rows.widths[c].bucketOf(id)
 	w.touch(c, bucket)
 
-	prefix := rowsPrefix(c, bucket, m.GetOwner(), "")
-	t, err := w.next(c, bucket, prefix, false, id, counted(m))
+	w.prefix = appendRowsPrefix(w.prefix[:0], c, bucket, m.GetOwner(), "")
+	t, err := w.next(c, bucket, w.prefix, false, id, counted(m))
 	if err != nil {
 		return err
 	}
-	if w.content, err = appendContent(w.content[:0], m, t.bytes); err != nil {
-		return err
-	}
+	w.content = appendContent(w.content[:0], m, t.bytes)
 	content := w.content
-	if err := w.add(prefix, t, id, content); err != nil {
+	if err := w.add(w.prefix, t, id, content); err != nil {
 		return err
 	}
 	for i, peer := range withKeys(m) {
-		prefix := rowsPrefix(c, bucket, m.GetOwner(), peer)
-		t, err := w.next(c, bucket, prefix, true, id, counted(m))
+		w.prefix = appendRowsPrefix(w.prefix[:0], c, bucket, m.GetOwner(), peer)
+		t, err := w.next(c, bucket, w.prefix, true, id, counted(m))
 		if err != nil {
 			return err
 		}
 		if i > 0 {
 			content = nil
 		}
-		if err := w.add(prefix, t, id, content); err != nil {
+		if err := w.add(w.prefix, t, id, content); err != nil {
 			return err
 		}
 	}

@@ -198,10 +198,7 @@ func (w *writer) leave(c log.Class, up ulid.ULID, s *log.Stump) error {
 		w.rows.tallies.raise(c, last, prefix, t)
 		return errors.Join(w.batch.DeleteRange(rowKey(prefix, up), end(prefix), nil), w.batch.Set(rowKey(prefix, up), value, nil))
 	}
-	content, err := appendContent(nil, new(log.MessageArchived), s.GetBytes())
-	if err != nil {
-		return err
-	}
+	content := appendContent(nil, new(log.MessageArchived), s.GetBytes())
 	if err := put("", content, tally{s.GetOrdinal(), s.GetBytes(), up}); err != nil {
 		return err
 	}

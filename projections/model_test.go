@@ -78,11 +78,7 @@ func (m *model) last(owner string) (id ulid.ULID) {
 
 // size is what a query's MaxBytes counts of a row.
 func (m *model) size(q Query, id ulid.ULID) int {
-	v, err := appendContent(nil, m.byID[id], 1)
-	if err != nil {
-		panic(err)
-	}
-	return len(v) + q.RowBytes
+	return len(appendContent(nil, m.byID[id], 1)) + q.RowBytes
 }
 
 func (m *model) query(q Query) (page Page, err error) {

@@ -35,8 +35,8 @@ func (w *writer) retracted(rec log.Record, e *log.Retracted) error {
 			return content, err
 		}
 		m.StanzaBytes, m.Stanza = counted(m), e.GetStanza()
-		w.content, err = appendContent(w.content[:0], m, m.GetBytesSoFar())
-		return w.content, err
+		w.content = appendContent(w.content[:0], m, m.GetBytesSoFar())
+		return w.content, nil
 	})
 	if err != nil || m.GetPeer() == "" {
 		return err

@@ -481,6 +481,7 @@ type writer struct {
 	store   *Store
 	batch   *pebble.Batch
 	content []byte             // of the message that is folded
+	prefix  []byte             // of the row that is written
 	changed []string           // owners of changed preferences
 	touched map[log.Class]span // buckets written to
 	expired map[log.Class]uint32

@@ -435,11 +435,7 @@ func FuzzRow(f *testing.F) {
 		{Peer: "b@h", Stanza: []byte("<message/>")},
 		{Peer: "r@h/nick", Direction: log.Direction_DIRECTION_ROOM, Sender: "b@h/x", Whois: true, SentUnixMs: -1},
 	} {
-		v, err := appendContent(nil, m, 9)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(v)
+		f.Add(appendContent(nil, m, 9))
 	}
 	f.Add([]byte{0x80})
 	f.Fuzz(func(t *testing.T, v []byte) {
