@@ -32,7 +32,7 @@ type store struct {
 }
 
 // cacheBytes is the server's default cache_size.
-const cacheBytes = 256 << 20
+const cacheBytes = 192 << 20
 
 // openStore opens what `mamlog serve` would find in dir as data_dir, for one
 // host. retention 0 is never; now, if not zero, sets the clock.

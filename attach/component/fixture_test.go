@@ -100,7 +100,7 @@ func newArchive(t testing.TB, fs vfs.FS) *xep0313.Archive {
 			t.Fatal(err)
 		}
 	}
-	cache := pebble.NewCache(256 << 20) // as a server has
+	cache := pebble.NewCache(192 << 20) // as a server has
 	l, err := log.Open(dir+"/log", log.Options{FS: fs, Cache: cache})
 	must(err)
 	p, err := projections.Open(dir+"/projections", l, projections.Options{FS: fs, Cache: cache})

@@ -27,7 +27,7 @@ The others, with their defaults:
   metrics: {listen: }            Prometheus; off, and always on the admin socket
   log_level: info                debug, info, warn, error
   log_format: auto               auto, console, json
-  cache_size: 256MiB             memory for reading, shared by all stores
+  cache_size: 192MiB             memory for reading, shared by all stores
   disk_reserve: 128MiB           with less free space nothing is archived
   max_clock_jump: 1d             with the clock further ahead of the time that has
                                  passed, stops included, nothing expires; see

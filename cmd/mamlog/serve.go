@@ -288,6 +288,7 @@ func (s *server) serve(ctx context.Context) error {
 	run("reload", func() error { s.reload(running); return nil })
 	run("checkpoints", func() error { s.admin.RunCheckpoints(running); return nil })
 	run("expiry", func() error { s.admin.Archive.RunExpiry(running); return nil })
+	run("memory", func() error { keepMemory(running, s.config.CacheSize); return nil })
 
 	<-running.Done()
 	cause := context.Cause(running)

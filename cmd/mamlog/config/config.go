@@ -182,7 +182,7 @@ func defaults(file string) *Config {
 		C2S:         C2S{Listen: "127.0.0.1:5222"},
 		LogLevel:    "info",
 		LogFormat:   "auto",
-		CacheSize:   256 << 20,
+		CacheSize:   192 << 20,
 		Limits:      defaultLimits(),
 		DiskReserve: 128 << 20,
 
