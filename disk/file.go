@@ -1,6 +1,10 @@
 package disk
 
-import "github.com/cockroachdb/pebble/v2/vfs"
+import (
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
 
 // flush is how many bytes of a table are gathered until the system begins to write
 // them out: what it has to write at once when the table is synced holds up the others
@@ -70,6 +74,7 @@ func (w *writer) sync(sync func() error) error {
 	if w.fate != waits {
 		return w.fs.do(w.fate, sync)
 	}
+	space.synced.Store(time.Now().UnixNano())
 	err := w.fs.insist(func() error {
 		if w.doubtful {
 			if _, err := w.File.WriteAt(w.unsynced, w.from); err != nil {

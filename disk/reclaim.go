@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 // has no name any more the system gives back when the process ends.
 const (
 	piece   = 1 << 20 // bytes that are given back at once
-	idle    = 300     // how often as long as that took nothing is given back
+	idle    = 500     // how often as long as that took nothing is given back, while somebody syncs
 	maxFree = 1 << 30 // bytes, which are
 	maxOpen = 256     // files, that wait to be given back; with more of them the rests are shorter
 )
@@ -34,7 +35,8 @@ var space = reclaimer{wake: make(chan struct{}, 1)}
 
 // reclaimer gives back space, in a goroutine that is there while there is some.
 type reclaimer struct {
-	wake chan struct{} // ends a rest
+	wake   chan struct{} // ends a rest
+	synced atomic.Int64  // when somebody last did, in ns
 
 	mu    sync.Mutex
 	files []*os.File // which have no name
@@ -201,7 +203,7 @@ func (r *reclaimer) rest(bytes int64, took time.Duration) {
 	full := min(1, max(float64(r.bytes)/maxFree, float64(len(r.files))/maxOpen))
 	hurry := r.hurry > 0
 	r.mu.Unlock()
-	if hurry || took == 0 {
+	if hurry || took == 0 || time.Now().UnixNano()-r.synced.Load() > int64(time.Second) {
 		return
 	}
 	t := time.NewTimer(time.Duration(float64(took) * idle * (1 - full)))

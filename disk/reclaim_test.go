@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,13 +14,27 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A removed file has no name any more, and gives its space back in pieces; who waits
-// until all of it is back needs not wait for long.
+// A removed file has no name any more, and gives its space back in pieces while somebody
+// syncs; who waits until all of it is back needs not wait for long.
 func TestReclaim(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "000001.sst")
 	seen := big(t, name)
-	if err := New(vfs.Default, dir, Options{}).Remove(name); err != nil {
+	f := New(vfs.Default, dir, Options{})
+	log, err := f.Create(filepath.Join(dir, "000002.log"), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := log.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if space.synced.Load() == 0 {
+		t.Error("it is not known that a log was synced")
+	}
+	space.synced.Store(math.MaxInt64) // all the time
+	defer space.synced.Store(0)
+	if err := f.Remove(name); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
