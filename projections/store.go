@@ -225,7 +225,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		Merger:                      joining,
 		MemTableSize:                32 << 20, // it counts against the cache
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       8, // which is four layers of tables, each of all owners
 		L0StopWritesThreshold:       24,
 	}
 	po.CompactionConcurrencyRange = func() (int, int) { return 1, 2 }
