@@ -780,8 +780,10 @@ func said(done map[string]int) string {
 	return strings.Join(words, ", ")
 }
 
-// verifyFiles looks through all files of the stores, which are closed and cleaned
-// up, for what is gone.
+var errHeld = errors.New("a file holds what is gone")
+
+// verifyFiles looks through all files of the stores, which are cleaned up, for what
+// is gone: errHeld if a file has it.
 func (l *ledger) verifyFiles(fsys vfs.FS) error {
 	by := make(map[string]*written)
 	for _, w := range l.tried {
@@ -806,7 +808,7 @@ func (l *ledger) verifyFiles(fsys vfs.FS) error {
 		for _, b := range blocks {
 			for _, content := range contents.FindAll(b, -1) {
 				if w := by[string(content)]; w == nil || w.loss == gone || w.retracted == gone {
-					return fmt.Errorf("%s has %s, which is gone: %+v", name, content, w)
+					return fmt.Errorf("%s: %w %s: %+v", name, errHeld, content, w)
 				}
 			}
 		}
