@@ -74,8 +74,9 @@ func (p *process) running() bool {
 }
 
 // stop sends the signal and waits for the end. What does not end is killed, and
-// that is an error. nudge, if not nil, is called now and then meanwhile.
-func (p *process) stop(signal syscall.Signal, nudge func()) error {
+// that is an error. nudge, if not nil, is called now and then meanwhile; when it
+// says that the program can't end any more, it is killed, and that is none.
+func (p *process) stop(signal syscall.Signal, nudge func() (broken bool)) error {
 	if !p.running() {
 		return nil
 	}
@@ -83,19 +84,15 @@ func (p *process) stop(signal syscall.Signal, nudge func()) error {
 		return err
 	}
 	late := time.After(patience)
-	again := time.After(patience / 2)
 	for {
 		select {
 		case <-p.exit:
 			return p.kill() // children that outlived it
-		case <-again:
-			// Prosody's shutdown breaks off over a connection that has just come.
-			_ = p.cmd.Process.Signal(signal)
 		case <-late:
 			return errors.Join(fmt.Errorf("%s ignored the signal to stop\n%s", p.cmd.Path, p.log), p.kill())
 		case <-time.After(2 * time.Second): // until the next nudge
-			if nudge != nil {
-				nudge()
+			if nudge != nil && nudge() {
+				return p.kill()
 			}
 		}
 	}
@@ -126,8 +123,18 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-func (l *logBuffer) String() string {
+func (l *logBuffer) String() string { return l.since(0) }
+
+// size is how many bytes were written.
+func (l *logBuffer) size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.b.String()
+	return l.b.Len()
+}
+
+// since is what was written after the first n bytes.
+func (l *logBuffer) since(n int) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.b.Bytes()[n:])
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"text/template"
@@ -163,14 +164,21 @@ func (s *Server) Start(ctx context.Context) error {
 	})
 }
 
+// brokenStop is in Prosody's log when the signal to stop came while it was removing
+// a session. It handles signals at once, between any two instructions: its shutdown
+// then breaks off over the half-removed session, and it hears no signal any more.
+var brokenStop = regexp.MustCompile(`mod_c2s\.lua:\d+: attempt to call a nil value \(method 'close'\)`)
+
 // Stop ends the server as an operator would, and waits for the end.
 func (s *Server) Stop() error {
-	// A signal that comes just before Prosody waits for its sockets is handled only
-	// when something wakes it.
-	err := s.process.stop(syscall.SIGTERM, func() {
+	before := s.process.log.size()
+	err := s.process.stop(syscall.SIGTERM, func() (broken bool) {
+		// A signal that comes just before Prosody waits for its sockets is handled only
+		// when something wakes it.
 		if conn, err := net.Dial("tcp", s.C2SAddr); err == nil {
 			_ = conn.Close()
 		}
+		return s.Name == "prosody" && brokenStop.MatchString(s.process.log.since(before))
 	})
 	if s.Postgres != nil {
 		err = errors.Join(err, s.Postgres.Stop())
