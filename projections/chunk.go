@@ -34,17 +34,22 @@ func begins(ordinal, size uint64) bool {
 	return (ordinal-1)%chunkMessages == 0 || size >= chunkLarge
 }
 
-// chunk is one that is read.
+// chunk is one that is read. Its messages are counted from the oldest.
 type chunk struct {
-	value []byte
-	spans []valueSpan // of its messages in value, without their sizes
+	value    []byte
+	messages []messageSpan
 }
 
-type valueSpan struct{ from, to uint32 }
+// messageSpan is where a message is in a value: its id from the one, what it holds
+// from the other.
+type messageSpan struct {
+	id, content, end uint32
+	ordinal          uint64
+}
 
 // read finds the messages in value. On an error, and in the beginning, it has none.
 func (c *chunk) read(value []byte) error {
-	c.value, c.spans = value, c.spans[:0]
+	messages := c.messages[:0]
 	for at := 0; at < len(value); {
 		size, n := binary.Uvarint(value[at:])
 		at += max(n, 0)
@@ -52,46 +57,53 @@ func (c *chunk) read(value []byte) error {
 			c.clear()
 			return errDamagedRow
 		}
-		c.spans = append(c.spans, valueSpan{uint32(at), uint32(at) + uint32(size)})
-		at += int(size)
+		end := at + int(size)
+		content := at + len(ulid.ULID{})
+		ordinal, n := binary.Uvarint(value[content:end])
+		if n <= 0 {
+			c.clear()
+			return errDamagedRow
+		}
+		messages = append(messages, messageSpan{uint32(at), uint32(content + n), uint32(end), ordinal})
+		at = end
 	}
+	c.value, c.messages = value, messages
 	return nil
 }
 
-func (c *chunk) clear() { c.value, c.spans = nil, c.spans[:0] }
+func (c *chunk) clear() { c.value, c.messages = nil, c.messages[:0] }
 
-func (c *chunk) len() int { return len(c.spans) }
+func (c *chunk) len() int { return len(c.messages) }
 
-// compare compares the id of the nth message, from the oldest, with another.
-func (c *chunk) compare(n int, id ulid.ULID) int {
-	from := c.spans[n].from
-	return bytes.Compare(c.value[from:int(from)+len(id)], id[:])
-}
+// idBytes are those of the nth message's id.
+func (c *chunk) idBytes(n int) *[16]byte { return (*[16]byte)(c.value[c.messages[n].id:]) }
+
+func (c *chunk) id(n int) ulid.ULID { return ulid.ULID(*c.idBytes(n)) }
+
+// compare compares the id of the nth message with another.
+func (c *chunk) compare(n int, id ulid.ULID) int { return bytes.Compare(c.idBytes(n)[:], id[:]) }
 
 // covers tells whether id is not before the oldest nor after the newest message.
 func (c *chunk) covers(id ulid.ULID) bool {
-	n := len(c.spans)
+	n := c.len()
 	return n > 0 && c.compare(n-1, id) >= 0 && c.compare(0, id) <= 0
 }
 
 // below is the number of messages whose id is below id.
 func (c *chunk) below(id ulid.ULID) int {
-	n := len(c.spans)
+	n := c.len()
 	for n > 0 && c.compare(n-1, id) >= 0 {
 		n--
 	}
 	return n
 }
 
-// message is the nth.
-func (c *chunk) message(n int) (id ulid.ULID, ordinal uint64, content []byte, err error) {
-	b := c.value[c.spans[n].from:c.spans[n].to:c.spans[n].to]
-	b = b[copy(id[:], b):]
-	ordinal, size := binary.Uvarint(b)
-	if size <= 0 {
-		return id, 0, nil, errDamagedRow
-	}
-	return id, ordinal, b[size:], nil
+func (c *chunk) ordinal(n int) uint64 { return c.messages[n].ordinal }
+
+// content is the nth message's; it is empty where the archive's row has it.
+func (c *chunk) content(n int) []byte {
+	m := &c.messages[n]
+	return c.value[m.content:m.end:m.end]
 }
 
 // rest is what the value has from the nth message on.
@@ -99,7 +111,7 @@ func (c *chunk) rest(n int) []byte {
 	if n == 0 {
 		return c.value
 	}
-	return c.value[c.spans[n-1].to:]
+	return c.value[c.messages[n-1].end:]
 }
 
 // messageHeadSize is how many bytes appendHead appends at most.

@@ -72,12 +72,14 @@ func FuzzChunk(f *testing.F) {
 			return
 		}
 		for n := range c.len() {
-			id, _, content, err := c.message(n)
-			if err != nil {
-				continue
-			}
-			if c.compare(n, id) != 0 || !bytes.HasSuffix(c.value[:c.spans[n].to], content) {
+			id, content := c.id(n), c.content(n)
+			again := appendMessage(nil, id, c.ordinal(n), content)
+			if c.compare(n, id) != 0 || !bytes.HasSuffix(again, content) {
 				t.Errorf("message %d is %s %q", n, id, content)
+			}
+			var same chunk
+			if err := same.read(again); err != nil || same.len() != 1 || same.id(0) != id || same.ordinal(0) != c.ordinal(n) || !bytes.Equal(same.content(0), content) {
+				t.Errorf("message %d, %s, is read otherwise from %x: %v", n, id, again, err)
 			}
 			if !bytes.Equal(c.value[len(c.value)-len(c.rest(n)):], c.rest(n)) || len(c.rest(n)) <= len(content) {
 				t.Errorf("from message %d on there are %d bytes", n, len(c.rest(n)))

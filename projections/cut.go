@@ -123,8 +123,7 @@ func newestUpTo(it *pebble.Iterator, prefix []byte, up ulid.ULID) (ordinal uint6
 	if at == c.len() || c.compare(at, up) > 0 {
 		at-- // there is one: the chunk begins with it
 	}
-	_, ordinal, content, err = c.message(at)
-	return ordinal, content, err == nil, err
+	return c.ordinal(at), c.content(at), true, nil
 }
 
 // cut folds what a cut did.
@@ -326,10 +325,7 @@ func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p part
 				return err
 			}
 			for ok := sc.from(bucket, ulid.ULID{}); ok && len(p.rows) < max; ok = sc.newer() {
-				id, _, content, err := sc.row()
-				if err != nil {
-					return err
-				}
+				id, content := sc.chunk.id(sc.at), sc.chunk.content(sc.at)
 				if id.Compare(up) > 0 {
 					break
 				}

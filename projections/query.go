@@ -346,15 +346,22 @@ func (c *cursor) newer() bool {
 	return c.load(c.it.Prev())
 }
 
-// row is the message where the cursor stands.
-func (c *cursor) row() (id ulid.ULID, ordinal uint64, content []byte, err error) {
-	return c.chunk.message(c.at)
-}
-
 // ordinal is that of the message where the cursor stands.
-func (c *cursor) ordinal() (uint64, error) {
-	_, n, _, err := c.row()
-	return n, err
+func (c *cursor) ordinal() uint64 { return c.chunk.ordinal(c.at) }
+
+// inside is where the messages of the chunk end that lie in i, in the direction of
+// the walk, which came to the one where the cursor stands from the end of i behind it.
+func (c *cursor) inside(i interval, backward bool) int {
+	if backward {
+		if c.chunk.compare(0, i.lo) >= 0 {
+			return -1
+		}
+		return min(c.chunk.below(i.lo)-1, c.at)
+	}
+	if n := c.chunk.len(); c.chunk.compare(n-1, i.hi) < 0 {
+		return n
+	}
+	return max(c.chunk.below(i.hi), c.at)
 }
 
 type knownRank struct {
@@ -415,8 +422,7 @@ func (sc *scan) message(id ulid.ULID) (content []byte, err error) {
 	if !c.find(bucket, id) {
 		return nil, c.error()
 	}
-	_, _, content, err = c.row()
-	return content, err
+	return c.chunk.content(c.at), nil
 }
 
 // mustHold fails with a *NotFoundError if the archive does not hold the message
@@ -467,7 +473,7 @@ func (sc *scan) rank(bucket uint32, id ulid.ULID) (uint64, error) {
 	var n uint64
 	var err error
 	if sc.below(bucket, id) {
-		n, err = sc.ordinal()
+		n = sc.ordinal()
 	} else {
 		err = sc.error()
 	}
@@ -533,7 +539,7 @@ func (sc *scan) page(c *collector, set, left interval) (Page, error) {
 		return page, nil
 	}
 	bucket := sc.width.bucketOf(page.First)
-	index := c.firstOrdinal() - 1
+	index := c.oldest - 1
 	if bucket == sp.first {
 		lo, err := sc.rank(bucket, set.lo)
 		if err != nil {
@@ -572,11 +578,10 @@ type collector struct {
 	visit func(*Row) error
 	row   Row // that is visited
 
-	rows, bytes  int
-	more         bool // there is a row that it did not take
-	start, last  ulid.ULID
-	startOrdinal uint64 // of start
-	lastOrdinal  uint64 // of last
+	rows, bytes int
+	more        bool // there is a row that it did not take
+	start       ulid.ULID
+	oldest      uint64 // ordinal of the page's oldest row, if a walk found it
 }
 
 // full tells whether the page ends before a row that there is.
@@ -585,13 +590,11 @@ func (c *collector) full() bool {
 	return c.more
 }
 
-// add visits the row id, whose place is ordinal, 0 where that does not matter. One
-// without content is damaged.
-func (c *collector) add(id ulid.ULID, ordinal uint64, content []byte) error {
+// add visits the row id. One without content is damaged.
+func (c *collector) add(id ulid.ULID, content []byte) error {
 	if c.rows == 0 {
-		c.start, c.startOrdinal = id, ordinal
+		c.start = id
 	}
-	c.last, c.lastOrdinal = id, ordinal
 	c.rows++
 	c.bytes += len(content) + c.RowBytes
 	if err := c.row.read(id, c.Owner, content); err != nil {
@@ -601,19 +604,11 @@ func (c *collector) add(id ulid.ULID, ordinal uint64, content []byte) error {
 }
 
 func (c *collector) page() Page {
-	p := Page{Len: c.rows, First: c.start, Last: c.last, Complete: !c.more}
+	p := Page{Len: c.rows, First: c.start, Last: c.row.ID, Complete: !c.more}
 	if c.Backward {
 		p.First, p.Last = p.Last, p.First
 	}
 	return p
-}
-
-// firstOrdinal is that of the page's oldest row.
-func (c *collector) firstOrdinal() uint64 {
-	if c.Backward {
-		return c.lastOrdinal
-	}
-	return c.startOrdinal
 }
 
 // walk gives the rows in i to c until it is full.
@@ -634,44 +629,47 @@ func (sc *scan) walk(i interval, c *collector) error {
 	return nil
 }
 
-// walkBucket is walk in one bucket.
+// walkBucket is walk in one bucket, chunk by chunk.
 func (sc *scan) walkBucket(bucket uint32, i interval, c *collector) error {
-	from := i.lo
+	from, step := i.lo, 1
 	var found bool
 	if c.Backward {
-		from = i.hi
+		from, step = i.hi, -1
 		found = sc.below(bucket, from)
 	} else {
 		found = sc.from(bucket, from)
 	}
-	for begun := false; found; {
-		id, ordinal, content, err := sc.row()
-		if err != nil {
-			return err
-		}
-		if !begun {
-			begun = true
-			sc.learn(bucket, from, ordinal, c.Backward)
-		}
-		// The seek took care of the other bound.
-		if c.Backward && id.Compare(i.lo) < 0 || !c.Backward && id.Compare(i.hi) >= 0 {
-			break
-		}
-		if c.full() {
-			return nil
-		}
-		if len(content) == 0 { // it is in the archive's row
-			if content, err = sc.message(id); err != nil {
+	if found {
+		sc.learn(bucket, from, sc.ordinal(), c.Backward)
+	}
+	for found {
+		end := sc.inside(i, c.Backward)
+		for ; sc.at != end; sc.at += step {
+			if c.full() {
+				return nil
+			}
+			if c.Backward || c.rows == 0 {
+				c.oldest = sc.ordinal()
+			}
+			content := sc.chunk.content(sc.at)
+			if len(content) == 0 { // it is in the archive's row
+				var err error
+				if content, err = sc.message(sc.chunk.id(sc.at)); err != nil {
+					return err
+				}
+			}
+			if err := c.add(sc.chunk.id(sc.at), content); err != nil {
 				return err
 			}
 		}
-		if err := c.add(id, ordinal, content); err != nil {
-			return err
-		}
-		if c.Backward {
+		switch {
+		case end == -1:
 			found = sc.older()
-		} else {
+		case end == sc.chunk.len():
+			sc.at--
 			found = sc.newer()
+		default:
+			return nil // the rest of the chunk is past the other end of i
 		}
 	}
 	return sc.error()
@@ -722,12 +720,8 @@ func (sc *scan) nth(set interval, sp span, counts []uint64, n uint64) (ulid.ULID
 		}
 	}
 	for ok := sc.from(b, log.FirstAt(time.UnixMilli(int64(from)))); ok; ok = sc.newer() {
-		id, ordinal, _, err := sc.row()
-		if err != nil {
-			return ulid.ULID{}, err
-		}
-		if ordinal == target+1 {
-			return id, nil
+		if sc.ordinal() == target+1 {
+			return sc.chunk.id(sc.at), nil
 		}
 	}
 	return set.hi, sc.error()
@@ -777,7 +771,7 @@ func (sc *scan) pick(c *collector, set, left interval) (Page, error) {
 		if err != nil {
 			return Page{}, err
 		}
-		if err := c.add(matching[at], 0, content); err != nil {
+		if err := c.add(matching[at], content); err != nil {
 			return Page{}, err
 		}
 	}

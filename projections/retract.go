@@ -62,14 +62,11 @@ func (w *writer) rewrite(it *pebble.Iterator, prefix []byte, id ulid.ULID, with 
 	if at == c.len() || c.compare(at, id) != 0 {
 		return nil
 	}
-	_, ordinal, content, err := c.message(at)
-	if err == nil {
-		content, err = with(content)
-	}
+	content, err := with(c.content(at))
 	if err != nil {
 		return fmt.Errorf("message %s: %w", id, err)
 	}
-	value := appendMessage(bytes.Clone(c.value[:len(c.value)-len(c.rest(at))]), id, ordinal, content)
+	value := appendMessage(bytes.Clone(c.value[:len(c.value)-len(c.rest(at))]), id, c.ordinal(at), content)
 	return w.batch.Set(key, append(value, c.rest(at+1)...), nil)
 }
 

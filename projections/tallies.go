@@ -137,10 +137,10 @@ func newestOf(it *pebble.Iterator, conversation bool) (n tally, err error) {
 	if c.len() == 0 {
 		return n, errDamagedRow
 	}
-	_, ordinal, content, err := c.message(c.len() - 1)
-	n = tally{ordinal: ordinal, chunk: rowID(it.Key())}
-	if err == nil && !conversation {
-		n.bytes, err = bytesSoFar(content)
+	last := c.len() - 1
+	n = tally{ordinal: c.ordinal(last), chunk: rowID(it.Key())}
+	if !conversation {
+		n.bytes, err = bytesSoFar(c.content(last))
 	}
 	return n, err
 }

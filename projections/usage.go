@@ -90,12 +90,8 @@ func (sc *scan) mark(bucket uint32, id ulid.ULID) (m mark, err error) {
 	if !sc.below(bucket, id) {
 		return mark{}, sc.error()
 	}
-	_, ordinal, content, err := sc.row()
-	if err != nil {
-		return mark{}, err
-	}
-	m.ordinal = ordinal
-	m.bytes, err = bytesSoFar(content)
+	m.ordinal = sc.ordinal()
+	m.bytes, err = bytesSoFar(sc.chunk.content(sc.at))
 	return m, err
 }
 

@@ -22,13 +22,21 @@ func appendID(b []byte, id ulid.ULID) []byte {
 }
 
 // putID writes the text of id: a page has fifty of them, and ten bits at a time are
-// done in a third of the time that five take.
+// done in a third of the time that five take. Each pair is found without those after it.
 func putID(text []byte, id ulid.ULID) {
-	text = text[:ulid.EncodedSize]
+	t := (*[ulid.EncodedSize]byte)(text)
 	hi, lo := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
-	for at := len(text) - 2; at >= 0; at -= 2 {
-		pair := &idPairs[lo&1023]
-		text[at], text[at+1] = pair[0], pair[1]
-		hi, lo = hi>>10, lo>>10|hi<<54
-	}
+	*(*[2]byte)(t[0:]) = idPairs[hi>>56]
+	*(*[2]byte)(t[2:]) = idPairs[hi>>46&1023]
+	*(*[2]byte)(t[4:]) = idPairs[hi>>36&1023]
+	*(*[2]byte)(t[6:]) = idPairs[hi>>26&1023]
+	*(*[2]byte)(t[8:]) = idPairs[hi>>16&1023]
+	*(*[2]byte)(t[10:]) = idPairs[hi>>6&1023]
+	*(*[2]byte)(t[12:]) = idPairs[hi<<4&1023|lo>>60]
+	*(*[2]byte)(t[14:]) = idPairs[lo>>50&1023]
+	*(*[2]byte)(t[16:]) = idPairs[lo>>40&1023]
+	*(*[2]byte)(t[18:]) = idPairs[lo>>30&1023]
+	*(*[2]byte)(t[20:]) = idPairs[lo>>20&1023]
+	*(*[2]byte)(t[22:]) = idPairs[lo>>10&1023]
+	*(*[2]byte)(t[24:]) = idPairs[lo&1023]
 }

@@ -166,7 +166,7 @@ func (a *Archive) page(r *request, q query) error {
 	w := writers.Get().(*resultWriter)
 	defer w.release()
 	w.begin(r, q.id)
-	q.MaxBytes, q.RowBytes = maxPageBytes, len(w.before)+afterBytes
+	q.MaxBytes, q.RowBytes = maxPageBytes, len(w.between)+senderBytes
 	page, err := r.host.Archives.Visit(q.Query, w.add)
 	if missing, ok := errors.AsType[*projections.NotFoundError](err); ok {
 		return stanza.ItemNotFound("there is no message %q in the archive", missing.ID)
@@ -174,6 +174,7 @@ func (a *Archive) page(r *request, q query) error {
 	if err != nil {
 		return err
 	}
+	w.finish()
 	w.emit(q.Backward != q.flip)
 	w.results = appendFin(w.results[:0], r.iq, page)
 	r.emit(w.results)
@@ -185,8 +186,8 @@ func (a *Archive) page(r *request, q query) error {
 // is used again for the next.
 type resultWriter struct {
 	request *request
-	before  []byte // what stands before a stanza; of the result that comes next all but id and time is there
-	id      int    // where the id begins in before
+	between []byte // the end of a result and what stands before the stanza of the next one, whose id and time are put in
+	id      int    // where the id begins in between
 	stamp   int    // where the stamp does
 	day     int64  // since 1970, of the stamp that is there
 	results []byte
@@ -197,11 +198,11 @@ var writers = sync.Pool{New: func() any { return new(resultWriter) }}
 
 func (w *resultWriter) begin(r *request, queryID string) {
 	w.request = r
-	w.before = appendResultHead(w.before[:0], r.owner, r.asker.String(), queryID)
-	w.id = len(w.before)
-	w.before = append(appendID(w.before, ulid.ULID{}), resultMiddle...)
-	w.stamp = len(w.before)
-	w.before = append(appendStamp(w.before, 0), resultDelayEnd...)
+	w.between = appendResultHead(append(w.between[:0], resultTail...), r.owner, r.asker.String(), queryID)
+	w.id = len(w.between)
+	w.between = append(appendID(w.between, ulid.ULID{}), resultMiddle...)
+	w.stamp = len(w.between)
+	w.between = append(appendStamp(w.between, 0), resultDelayEnd...)
 	w.day = 0
 	w.results, w.ends = w.results[:0], w.ends[:0]
 }
@@ -214,22 +215,37 @@ func (w *resultWriter) release() {
 }
 
 func (w *resultWriter) add(row *projections.Row) error {
-	putID(w.before[w.id:], row.ID)
+	putID(w.between[w.id:], row.ID)
 	ms := row.UnixMilli()
 	if day := dayOf(ms); day == w.day { // as most of a page are
-		putTimeOfDay(w.before[len(w.before)-len(resultDelayEnd)-timeOfDayBytes:], ms)
+		putTimeOfDay(w.between[len(w.between)-len(resultDelayEnd)-timeOfDayBytes:], ms)
 	} else {
-		w.before, w.day = append(appendStamp(w.before[:w.stamp], ms), resultDelayEnd...), day
+		w.between, w.day = append(appendStamp(w.between[:w.stamp], ms), resultDelayEnd...), day
 	}
-	b := append(w.results, w.before...)
+	// One copy for the end of the last result and the beginning of this.
+	head := w.between
+	if n := len(w.ends); n == 0 {
+		head = head[len(resultTail):]
+	} else {
+		w.ends[n-1] += len(resultTail)
+	}
+	b := append(w.results, head...)
 	if sender := w.request.sender(row); sender != "" {
 		b = appendWithSender(b, row.Stanza, sender)
 	} else {
 		b = append(b, row.Stanza...)
 	}
-	w.results = append(b, resultTail...)
-	w.ends = append(w.ends, len(w.results))
+	w.results = b
+	w.ends = append(w.ends, len(b))
 	return nil
+}
+
+// finish ends the last result.
+func (w *resultWriter) finish() {
+	if n := len(w.ends); n > 0 {
+		w.results = append(w.results, resultTail...)
+		w.ends[n-1] = len(w.results)
+	}
 }
 
 // emit hands out the results, in the order in which they came or the other way
@@ -267,9 +283,8 @@ const (
 	resultDelayEnd = `'/>`
 	resultTail     = `</forwarded></result></message>`
 
-	// afterBytes is what a result has behind what stands before the stanza, and
-	// beside that, in a room with the sender's name apart.
-	afterBytes = len(senderHead) + len(senderTail) + len(resultTail)
+	// senderBytes is what a result in a room has more, with the sender's name apart.
+	senderBytes = len(senderHead) + len(senderTail)
 )
 
 // appendFin appends the iq that ends an answer. First and last are those of the

@@ -42,12 +42,22 @@ func dayOf(unixMilli int64) int64 {
 // putTimeOfDay writes those digits where a stamp is.
 func putTimeOfDay(b []byte, unixMilli int64) {
 	ms := uint64(unixMilli - dayOf(unixMilli)*msPerDay)
+	sec := ms / 1000
+	ms -= sec * 1000
 	b = b[:timeOfDayBytes]
-	putTwo(b[0:], ms/3600_000)
-	putTwo(b[3:], ms/60_000%60)
-	putTwo(b[6:], ms/1000%60)
-	b[9] = byte('0' + ms/100%10)
+	putTwo(b[0:], sec/3600)
+	putTwo(b[3:], sec/60%60)
+	putTwo(b[6:], sec%60)
+	b[9] = byte('0' + ms/100)
 	putTwo(b[10:], ms%100)
 }
 
-func putTwo(b []byte, n uint64) { b[0], b[1] = byte('0'+n/10), byte('0'+n%10) }
+// twoDigits are those of the numbers below 100.
+var twoDigits = func() (d [100][2]byte) {
+	for n := range d {
+		d[n] = [2]byte{byte('0' + n/10), byte('0' + n%10)}
+	}
+	return d
+}()
+
+func putTwo(b []byte, n uint64) { *(*[2]byte)(b) = twoDigits[n] }
