@@ -156,8 +156,8 @@ func newTraffic(t *text, seed uint64, n, users int) (*traffic, error) {
 	return tr, nil
 }
 
-// record appends m to the archives of both sides and waits until it is durable
-// and can be queried.
+// record appends m to the archives of both sides and waits until it is durable;
+// whoever queries then sees it.
 func (s *store) record(m xep0313.Message) error {
 	done := make(chan error, 1)
 	if err := s.archive.Record(m, func(d xep0313.Delivery) { done <- d.Err }); err != nil {
@@ -255,8 +255,8 @@ func readRate(d time.Duration, readers ...*reader) func() (float64, error) {
 func (b *Bench) Floor(ctx context.Context) (s Section, err error) {
 	s = Section{ID: "floor", Title: "Against the bare engine", Text: fmt.Sprintf(`In one process, without a network. The floor is Pebble %s with the same bytes on the same
 disk: for appends, %d goroutines that each write one stanza and wait for its fsync (group commit); for
-pages, a scan of the %d rows, copied. An append of mamlog is durable in the log for both archives, and
-can be queried; a page is the answer to a request, from its element to the last byte, with count and index.
+pages, a scan of the %d rows, copied. An append of mamlog is durable in the log for both archives, and every query
+after it sees it; a page is the answer to a request, from its element to the last byte, with count and index.
 The archive has %s messages, the small one %s.`,
 		versions()["Pebble"], appenders, pageSize, grouped(int64(b.Large)), grouped(int64(b.Small)))}
 	dir, err := os.MkdirTemp(b.Dir, "mamlog-bench-")

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
@@ -34,7 +36,8 @@ type Entry struct {
 	imported []ulid.ULID // of an Expired event: records that go with it
 }
 
-// A Follower is told of every record, in order, once it is durable.
+// A Follower is told of every record, in order, once it is durable. Messages are
+// acknowledged meanwhile, so whoever reads a follower calls Log.Await before.
 type Follower interface {
 	// Position is the id of the last record that the follower has applied.
 	Position() ulid.ULID
@@ -44,7 +47,7 @@ type Follower interface {
 }
 
 // Follow brings f up to the end of the log and keeps it there: from then on no
-// append is acknowledged before f has applied it. progress, if not nil, is
+// event but a message is acknowledged before f has applied it. progress, if not nil, is
 // called now and then with how many records were applied in catching up. Follow
 // must return before the first Append.
 func (l *Log) Follow(f Follower, progress func(records int)) error {
@@ -98,6 +101,13 @@ type group struct {
 	bytes   int
 	takes   int // entries that change what is in the log already
 	err     error
+
+	// Something else than messages is in it, or somebody who waits for all before it:
+	// it is acknowledged when it is applied.
+	other      bool
+	durable    bool
+	applied    chan struct{} // closed when it is, or never will be
+	applyError error         // good from then on
 }
 
 type waiter struct {
@@ -105,7 +115,9 @@ type waiter struct {
 	done func([]ulid.ULID, error)
 }
 
-func (l *Log) newGroup() *group { return &group{batch: l.db.NewBatch()} }
+func (l *Log) newGroup() *group {
+	return &group{batch: l.db.NewBatch(), applied: make(chan struct{})}
+}
 
 // expect makes room for as much as the group before had.
 func (g *group) expect(before *group) {
@@ -114,8 +126,8 @@ func (g *group) expect(before *group) {
 }
 
 // Append queues entries to be committed together and returns. When they are
-// durable and every follower has applied them, done is called with their ids
-// (see Record.ArchiveID), in the order of entries. Callbacks come in the order of the appends, from one
+// durable, and what is not a message is applied by every follower, done is called
+// with their ids (see Record.ArchiveID), in the order of entries. Callbacks come in the order of the appends, from one
 // goroutine; they must not block. With no entries, done is called when
 // everything appended before is durable and applied.
 //
@@ -208,6 +220,7 @@ func (l *Log) append(entries []Entry, done func(ids []ulid.ULID, err error), wai
 	l.queued.Add(int64(g.bytes - before))
 	n := takers(entries)
 	g.takes += n
+	g.other = g.other || len(entries) == 0 || slices.ContainsFunc(entries, func(e Entry) bool { return e.Event.GetMessage() == nil })
 	l.taking += n
 	g.waiters = append(g.waiters, waiter{ids, done})
 	if len(l.refuses) > 0 {
@@ -278,8 +291,8 @@ func (l *Log) poke() {
 	}
 }
 
-// commit, sync and deliver are the three stages of the writer. While one group
-// syncs, the one before is applied and acknowledged, and the next gathers: groups
+// commit, sync, deliver and apply are the four stages of the writer. While one group
+// syncs, the one before is acknowledged and applied, and the next gathers: groups
 // are as large as they can be without anybody waiting longer for it.
 func (l *Log) commit() {
 	defer close(l.committed)
@@ -337,7 +350,6 @@ func (l *Log) sync() {
 }
 
 func (l *Log) deliver() {
-	defer close(l.stopped)
 	for {
 		var g *group
 		select {
@@ -347,6 +359,7 @@ func (l *Log) deliver() {
 		case g = <-l.synced:
 		}
 		if g == nil {
+			close(l.applying)
 			return
 		}
 		if g.err == nil {
@@ -355,19 +368,128 @@ func (l *Log) deliver() {
 			g.err = l.err
 			l.mu.Unlock()
 		}
-		if g.err == nil && len(g.records) > 0 {
+		if g.durable = g.err == nil && len(g.records) > 0; g.durable {
 			last := g.records[len(g.records)-1].ID
 			l.durable.Store(&last)
 			l.stats.commits.Add(1)
 			l.stats.records.Add(uint64(len(g.records)))
 			l.stats.bytes.Add(uint64(g.bytes))
-			g.err = l.apply(g.records)
 		}
+		l.hand(g)
 		l.finish(g)
 	}
 }
 
-func (l *Log) apply(records []Record) error {
+// maxBehindBytes is by how much followers may be behind what is durable, about,
+// before acknowledgements wait for them.
+const maxBehindBytes = 4 << 20
+
+// hand gives g to apply, and waits for that where g must not be acknowledged before.
+func (l *Log) hand(g *group) {
+	next, applied := l.applying, g.applied
+	if g.err != nil || !g.other {
+		applied = nil
+	}
+	for next != nil || applied != nil {
+		to := next
+		if l.behind.Load() > maxBehindBytes {
+			to = nil // until apply has eased
+		}
+		done := applied
+		if next != nil {
+			done = nil
+		}
+		select {
+		case <-l.suspended:
+			l.release()
+		case <-l.eased:
+		case to <- g:
+			l.behind.Add(int64(g.bytes))
+			next = nil
+		case <-done:
+			g.err, applied = g.applyError, nil
+		}
+	}
+}
+
+// apply is the last stage.
+func (l *Log) apply() {
+	defer close(l.stopped)
+	var failed error
+	for g := range l.applying {
+		if g.durable {
+			if failed == nil {
+				if failed = l.tell(g.records); failed != nil {
+					l.mu.Lock()
+					l.failLocked(failed)
+					l.mu.Unlock()
+				}
+			}
+			g.applyError = failed
+			l.reached(g.records[len(g.records)-1].ID, failed)
+		}
+		close(g.applied)
+		l.behind.Add(-int64(g.bytes))
+		select {
+		case l.eased <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// reached lets those go on who wait for the record, which was applied but for err.
+func (l *Log) reached(id ulid.ULID, err error) {
+	l.awaiting.Lock()
+	defer l.awaiting.Unlock()
+	if l.awaiting.err = err; err == nil {
+		l.applied.Store(&id)
+	}
+	if l.awaiting.more != nil {
+		close(l.awaiting.more)
+		l.awaiting.more = nil
+	}
+}
+
+// ErrBehind is wrapped by the error of Await when followers don't get to the end.
+var ErrBehind = errors.New("what is archived can't be read yet; try again later")
+
+// maxAwait bounds how long a reader waits for followers whose disk hangs.
+const maxAwait = 10 * time.Second
+
+// Await returns when the followers have applied all that was acknowledged before the
+// call, which under load is a moment later than its acknowledgement. It fails when one
+// of them has failed, and after ten seconds.
+func (l *Log) Await() error {
+	last := l.durable.Load()
+	if l.applied.Load().Compare(*last) >= 0 {
+		return nil
+	}
+	timeout := time.NewTimer(maxAwait)
+	defer timeout.Stop()
+	for {
+		l.awaiting.Lock()
+		err := l.awaiting.err
+		if err != nil || l.applied.Load().Compare(*last) >= 0 {
+			l.awaiting.Unlock()
+			if err != nil {
+				err = fmt.Errorf("%w: %w", ErrBehind, err)
+			}
+			return err
+		}
+		if l.awaiting.more == nil {
+			l.awaiting.more = make(chan struct{})
+		}
+		more := l.awaiting.more
+		l.awaiting.Unlock()
+		select {
+		case <-more:
+		case <-timeout.C:
+			return ErrBehind
+		}
+	}
+}
+
+func (l *Log) tell(records []Record) error {
 	for _, f := range l.followers {
 		if err := f.Apply(records); err != nil {
 			return fmt.Errorf("apply records: %w", err)

@@ -114,15 +114,24 @@ type Log struct {
 	expiring  sync.Mutex // held while an expiry is under way
 
 	strays    []ulid.ULID // set by load, see Strays
-	followers []Follower  // set before the first append, read by deliver
+	followers []Follower  // set before the first append, read by apply
 	durable   atomic.Pointer[ulid.ULID]
-	queued    atomic.Int64 // bytes
-	stats     struct{ records, commits, bytes, duplicates, refused atomic.Uint64 }
+	applied   atomic.Pointer[ulid.ULID] // by all followers
+	behind    atomic.Int64              // bytes between the two
+	awaiting  struct {
+		sync.Mutex
+		more chan struct{} // closed when more is applied; nil if nobody waits
+		err  error         // a follower's
+	}
+	queued atomic.Int64 // bytes
+	stats  struct{ records, commits, bytes, duplicates, refused atomic.Uint64 }
 
 	wake      chan struct{}
 	syncing   chan struct{} // holds something while a group is between commit and sync
 	committed chan *group
 	synced    chan *group
+	applying  chan *group
+	eased     chan struct{} // wakes deliver when behind is less
 	suspended chan struct{} // wakes deliver to release who waits
 	stopped   chan struct{}
 }
@@ -149,6 +158,8 @@ func Open(dir string, o Options) (*Log, error) {
 		syncing:   make(chan struct{}, 1),
 		committed: make(chan *group, 4),
 		synced:    make(chan *group, 4),
+		applying:  make(chan *group, 256),
+		eased:     make(chan struct{}, 1),
 		stopped:   make(chan struct{}),
 	}
 	l.room = sync.NewCond(&l.mu)
@@ -166,6 +177,7 @@ func Open(dir string, o Options) (*Log, error) {
 	go l.commit()
 	go l.sync()
 	go l.deliver()
+	go l.apply()
 	return l, nil
 }
 
@@ -217,6 +229,7 @@ func (l *Log) load() error {
 	}
 	l.clock.Observe(last)
 	l.durable.Store(&last)
+	l.applied.Store(&last)
 	if err := l.findStrays(last); err != nil {
 		return err
 	}

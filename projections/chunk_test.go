@@ -99,6 +99,9 @@ func TestChunksAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := l.Await(); err != nil {
+		t.Fatal(err)
+	}
 	it, err := s.rows.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindBucket}})
 	if err != nil {
 		t.Fatal(err)

@@ -575,9 +575,12 @@ func (r *rows) narrowSpans(expired map[log.Class]uint32) (any bool) {
 	return any
 }
 
-// read lends the current rows to f; they are not exchanged meanwhile. f must not
-// wait for anything, nor read once more.
+// read lends the current rows to f, with all that was acknowledged before; they are
+// not exchanged meanwhile. f must not wait for anything, nor read once more.
 func (s *Store) read(f func(*rows) error) error {
+	if err := s.log.Await(); err != nil {
+		return err
+	}
 	s.using.RLock()
 	defer s.using.RUnlock()
 	if s.closed {

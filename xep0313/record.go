@@ -39,7 +39,7 @@ type Delivery struct {
 
 // Record decides for each side whether m is archived, by the XEP's rules, the
 // hints, and the preferences in force; it appends what is, and calls done when
-// all of that is durable and can be queried. Calls of done come in the order in
+// all of that is durable, and whoever queries then sees it. Calls of done come in the order in
 // which the recipients' archives have the messages, and for what isn't archived
 // in the order of the calls of Record; they come from the log's goroutine and
 // must neither block nor call Record. An error of Record means that done will
