@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mamlog/integrations/peers"
+	"mamlog/log"
 )
 
 // Bench holds what all measurements have in common. Its methods measure one thing
@@ -77,6 +78,7 @@ func New(o Options) (*Bench, error) {
 	if err := checkNames("measure", o.Measures, attachMeasures); err != nil {
 		return nil, err
 	}
+	log.EnsureProcs() // as the server does, for both sides of every ratio
 	return &Bench{Options: o, text: newText(o.Seed)}, nil
 }
 

@@ -20,6 +20,7 @@ import (
 // the server's.
 type store struct {
 	host    string
+	options xep0313.Options
 	archive *xep0313.Archive
 	log     *log.Log
 	rows    *projections.Store
@@ -72,12 +73,9 @@ func openStore(dir, host string, retention time.Duration, now time.Time) (_ *sto
 	if s.log, s.rows, err = open(func(log.Class) time.Duration { return retention }, "stores", "archive"); err != nil {
 		return nil, err
 	}
-	o := xep0313.DefaultOptions()
-	o.ExpiresAfter = retention
-	s.archive, err = xep0313.New(context.Background(), xep0313.Config{
-		Log: s.mainLog, Projections: s.mainRows, Contacts: s.mainRows,
-		Hosts: []xep0313.Host{{Name: host, Options: o, Log: s.log, Archives: s.rows}},
-	})
+	s.options = xep0313.DefaultOptions()
+	s.options.ExpiresAfter = retention
+	s.archive, err = s.archiveIn(s.log)
 	return s, err
 }
 
@@ -97,6 +95,25 @@ func (s *store) close() (err error) {
 	}
 	s.closers = nil
 	return err
+}
+
+// withoutRows is an archive of the same host with a log of its own in dir, from which
+// nobody makes rows. It ends with s.
+func (s *store) withoutRows(dir string) (*xep0313.Archive, error) {
+	l, err := log.Open(dir, log.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, l.Close)
+	return s.archiveIn(l)
+}
+
+// archiveIn decides by what is in the main store, and records in l.
+func (s *store) archiveIn(l *log.Log) (*xep0313.Archive, error) {
+	return xep0313.New(context.Background(), xep0313.Config{
+		Log: s.mainLog, Projections: s.mainRows, Contacts: s.mainRows,
+		Hosts: []xep0313.Host{{Name: s.host, Options: s.options, Log: l, Archives: s.rows}},
+	})
 }
 
 // class is the host's in the log.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"runtime"
 	"slices"
 	"time"
 
@@ -296,11 +297,15 @@ func (l *Log) poke() {
 // are as large as they can be without anybody waiting longer for it.
 func (l *Log) commit() {
 	defer close(l.committed)
+	before := 0
 	for range l.wake {
 		l.syncing <- struct{}{}
+		if before >= gatherFrom {
+			l.gather()
+		}
 		l.mu.Lock()
 		g, closed := l.open, l.closed
-		if len(g.waiters) > 0 {
+		if before = len(g.waiters); before > 0 {
 			l.flying = append(l.flying, g)
 			l.open = l.newGroup()
 			l.open.expect(g)
@@ -324,6 +329,23 @@ func (l *Log) commit() {
 	}
 }
 
+// gather lets those append who were acknowledged with the group before and are about
+// to do so again: a sync costs about the same for all of them as for half of them. It
+// waits for nobody who is not ready to run.
+func (l *Log) gather() {
+	for n, quiet := 0, 0; quiet < 3; runtime.Gosched() {
+		l.mu.Lock()
+		now := len(l.open.waiters)
+		l.mu.Unlock()
+		if quiet++; now > n {
+			n, quiet = now, 0
+		}
+	}
+}
+
+// gatherFrom is how large a group is after which others are waited for.
+const gatherFrom = 8
+
 func (l *Log) write(g *group) error {
 	if n := len(g.records); n > 0 {
 		if err := g.batch.Set(keyLast, g.records[n-1].ID[:], nil); err != nil {
@@ -344,7 +366,6 @@ func (l *Log) sync() {
 		if g.err == nil && !g.batch.Empty() {
 			g.err = g.batch.SyncWait() // the commit point: from here on it is durable
 		}
-		<-l.syncing
 		l.synced <- g
 	}
 }
@@ -362,6 +383,9 @@ func (l *Log) deliver() {
 			close(l.applying)
 			return
 		}
+		if g.other {
+			<-l.syncing
+		}
 		if g.err == nil {
 			// A follower that has missed a group must not be given the next.
 			l.mu.Lock()
@@ -377,6 +401,9 @@ func (l *Log) deliver() {
 		}
 		l.hand(g)
 		l.finish(g)
+		if !g.other {
+			<-l.syncing
+		}
 	}
 }
 

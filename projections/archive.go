@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
 	"google.golang.org/protobuf/proto"
 
@@ -208,45 +207,32 @@ func (w *writer) message(rec log.Record, m *log.MessageArchived) error {
 	bucket := w.rows.widths[c].bucketOf(id)
 	w.touch(c, bucket)
 
-	w.prefix = appendRowsPrefix(w.prefix[:0], c, bucket, m.GetOwner(), "")
-	t, err := w.next(c, bucket, w.prefix, false, id, counted(m))
-	if err != nil {
-		return err
-	}
-	w.content = appendContent(w.content[:0], m, t.bytes)
-	content := w.content
-	if err := w.add(w.prefix, t, id, content); err != nil {
-		return err
-	}
-	for i, peer := range withKeys(m) {
-		w.prefix = appendRowsPrefix(w.prefix[:0], c, bucket, m.GetOwner(), peer)
-		t, err := w.next(c, bucket, w.prefix, true, id, counted(m))
-		if err != nil {
-			return err
-		}
+	// First what can fail and what looks into the engine, then at once what readers see.
+	var few [4]addition
+	all := few[:0]
+	w.prefix = w.prefix[:0]
+	peers := withKeys(m)
+	for i := range len(peers) + 1 {
+		peer := ""
 		if i > 0 {
-			content = nil
+			peer = peers[i-1]
 		}
-		if err := w.add(w.prefix, t, id, content); err != nil {
+		from := len(w.prefix)
+		w.prefix = appendRowsPrefix(w.prefix, c, bucket, m.GetOwner(), peer)
+		a := addition{prefix: w.prefix[from:]}
+		a.key = w.rows.tallies.hash(a.prefix)
+		var err error
+		if a.tally, err = w.next(c, bucket, a.prefix, a.key, i > 0, id, counted(m)); err != nil {
 			return err
 		}
+		if i == 0 {
+			w.content = appendContent(w.content[:0], m, a.tally.bytes)
+		}
+		a.whole = i < 2
+		all = append(all, a)
 	}
+	w.rows.tail.add(c, bucket, id, w.content, all)
 	return nil
-}
-
-// add writes a message into the chunk that t names, made where the batch has it.
-func (w *writer) add(prefix []byte, t tally, id ulid.ULID, content []byte) error {
-	var room [messageHeadSize]byte
-	head := appendHead(room[:0], id, t.ordinal, content)
-	var op *pebble.DeferredBatchOp
-	if key, value := len(prefix)+len(id), len(head)+len(content); t.chunk == id {
-		op = w.batch.SetDeferred(key, value)
-	} else {
-		op = w.batch.MergeDeferred(key, value)
-	}
-	appendRowID(append(op.Key[:0], prefix...), t.chunk)
-	copy(op.Value[copy(op.Value, head):], content)
-	return op.Finish()
 }
 
 // width makes the class's bucket width known.

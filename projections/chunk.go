@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"math/bits"
+	"sort"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -92,6 +94,9 @@ func (c *chunk) covers(id ulid.ULID) bool {
 // below is the number of messages whose id is below id.
 func (c *chunk) below(id ulid.ULID) int {
 	n := c.len()
+	if n > 2*chunkMessages { // of the tail
+		n = sort.Search(n, func(i int) bool { return c.compare(i, id) >= 0 })
+	}
 	for n > 0 && c.compare(n-1, id) >= 0 {
 		n--
 	}
@@ -106,13 +111,20 @@ func (c *chunk) content(n int) []byte {
 	return c.value[m.content:m.end:m.end]
 }
 
-// rest is what the value has from the nth message on.
-func (c *chunk) rest(n int) []byte {
-	if n == 0 {
-		return c.value
+// between is what the value has of the messages from the one up to the other.
+func (c *chunk) between(from, to int) []byte {
+	at := 0
+	if from > 0 {
+		at = int(c.messages[from-1].end)
 	}
-	return c.value[c.messages[n-1].end:]
+	if to == 0 {
+		return nil
+	}
+	return c.value[at:c.messages[to-1].end]
 }
+
+// rest is what the value has from the nth message on.
+func (c *chunk) rest(n int) []byte { return c.between(n, c.len()) }
 
 // messageHeadSize is how many bytes appendHead appends at most.
 const messageHeadSize = binary.MaxVarintLen64 + len(ulid.ULID{}) + binary.MaxVarintLen64
@@ -124,6 +136,14 @@ func appendHead(b []byte, id ulid.ULID, ordinal uint64, content []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(id)+n+len(content)))
 	return append(append(b, id[:]...), number[:n]...)
 }
+
+// messageSize is how much appendMessage appends.
+func messageSize(ordinal uint64, content []byte) int {
+	n := len(ulid.ULID{}) + uvarintSize(ordinal) + len(content)
+	return uvarintSize(uint64(n)) + n
+}
+
+func uvarintSize(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
 func appendMessage(b []byte, id ulid.ULID, ordinal uint64, content []byte) []byte {
 	return append(appendHead(b, id, ordinal, content), content...)

@@ -99,7 +99,7 @@ func TestChunksAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.Await(); err != nil {
+	if err := s.settleTail(); err != nil {
 		t.Fatal(err)
 	}
 	it, err := s.rows.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindBucket}})

@@ -263,8 +263,8 @@ func (s *Store) Floor(c log.Class, owner string) (id ulid.ULID, err error) {
 	return id, err
 }
 
-// part is what one cut takes.
-type part struct {
+// oldest is what one cut takes.
+type oldest struct {
 	messages, bytes uint64
 	rows            []gone // all that go, oldest first; the last is that of the cut
 	stump           *log.Stump
@@ -310,7 +310,10 @@ func (s *Store) Cut(ctx context.Context, c log.Class, up ulid.ULID, max int, e *
 	return last.Compare(up) < 0 && len(p.rows) >= max, nil
 }
 
-func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p part, err error) {
+func (s *Store) oldest(c log.Class, owner string, up ulid.ULID, max int) (p oldest, err error) {
+	if err := s.settleTail(); err != nil {
+		return p, err
+	}
 	err = s.read(func(r *rows) error {
 		sc, err := r.newScan(c, owner, "")
 		if err != nil {

@@ -156,6 +156,7 @@ func (m *machine) open() {
 	m.store, err = Open("rows", m.log, Options{
 		FS: m.fs, Retention: func(log.Class) time.Duration { return m.keep },
 		tallies: rapid.SampledFrom([]int{1, 3, 20, 0}).Draw(m.t, "tallies"),
+		tail:    rapid.SampledFrom([]int{1, 500, 5000, 0}).Draw(m.t, "tail"),
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -630,6 +631,9 @@ func (m *machine) State(t *rapid.T) {
 
 // dump is all rows as text, meta rows apart.
 func dump(t *rapid.T, s *Store) string {
+	if err := s.settleTail(); err != nil {
+		t.Fatal(err)
+	}
 	var b strings.Builder
 	err := s.read(func(r *rows) error {
 		it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: []byte{kindBucket}})

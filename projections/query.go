@@ -209,26 +209,58 @@ type scan struct {
 var scans = sync.Pool{New: func() any { return new(scan) }}
 
 // cursor stands at a message in the rows of an archive, or of one conversation in it,
-// of one bucket at a time. The bounds of its iterator are those of these rows, so that
+// of one bucket at a time: in a chunk of the engine's, or in what the tail has, which
+// is newer. The bounds of its iterator are those of these rows, so that
 // the engine opens no table that has others alone, and each key that it shows is
 // one of theirs.
 type cursor struct {
 	it      *pebble.Iterator
 	key     []byte // of prefix, and room for what it ends with
 	bounds  pebble.IterOptions
-	bounded uint32 // the bucket that it is bounded to
-	chunk   chunk  // where the iterator stands; empty elsewhere
-	at      int    // the message in it
-	damage  error  // that was met
+	bounded uint32       // the bucket that it is bounded to
+	tails   []bucketTail // of the rows, from before the iterator was opened
+	tail    []chunk      // of the bucket
+	loaded  chunk        // where the iterator stands; empty elsewhere
+	chunk   *chunk       // where the cursor stands: loaded, or one of tail
+	part    int          // which one of tail; len(tail) for loaded
+	at      int          // the message in it
+	damage  error        // that was met
 }
 
 // begin makes the cursor one of the rows of an archive, or of a conversation in it,
-// in that bucket. Its iterator is to be made with its bounds.
+// in that bucket. Its iterator is to be made with its bounds, after its tails are set.
 func (c *cursor) begin(class log.Class, bucket uint32, owner, peer string) {
 	c.key, c.bounded = appendRowsPrefix(c.key[:0], class, bucket, owner, peer), bucket
 	upper := append(c.bounds.UpperBound[:0], c.key...)
 	upper[len(upper)-1]++ // it was 0
 	c.bounds.LowerBound, c.bounds.UpperBound = c.key, upper
+	c.stand(0)
+}
+
+// setTails gives the cursor what the tail has in the buckets of sp. r.tail.mu is held.
+func (c *cursor) setTails(r *rows, class log.Class, sp span) {
+	c.tails = r.tails(c.tails[:0], class, sp, c.key)
+	setKeyBucket(c.key, c.bounded)
+	c.enterTail(c.bounded)
+}
+
+// enterTail lets the cursor stand nowhere in the bucket.
+func (c *cursor) enterTail(bucket uint32) {
+	c.tail = nil
+	for i := range c.tails {
+		if t := &c.tails[i]; t.bucket == bucket {
+			c.tail = t.chunks[:t.n]
+		}
+	}
+	c.loaded.clear()
+	c.stand(len(c.tail))
+}
+
+// stand lets the cursor stand in that part of the tail, or behind those in the engine.
+func (c *cursor) stand(part int) {
+	if c.part, c.chunk = part, &c.loaded; part < len(c.tail) {
+		c.chunk = &c.tail[part]
+	}
 }
 
 // close leaves its memory. An iterator that failed has said so where it was used.
@@ -236,8 +268,9 @@ func (c *cursor) close() {
 	if c.it != nil {
 		_ = c.it.Close()
 	}
-	c.chunk.clear()
-	*c = cursor{key: c.key, bounds: c.bounds, chunk: c.chunk}
+	c.loaded.clear()
+	clear(c.tails)
+	*c = cursor{key: c.key, bounds: c.bounds, tails: c.tails[:0], loaded: c.loaded}
 }
 
 // prefix is what the keys of the rows in the bucket begin with. It, and what is
@@ -254,24 +287,55 @@ func (c *cursor) enter(bucket uint32) []byte {
 		setKeyBucket(c.bounds.UpperBound, bucket)
 		c.it.SetBounds(prefix, c.bounds.UpperBound)
 		c.bounded = bucket
-		c.chunk.clear()
+		c.enterTail(bucket)
 	}
 	return prefix
 }
 
-// load reads the chunk to which the iterator has moved, and tells whether there is one.
+// load reads the chunk to which the iterator has moved, by a seek or to an older one,
+// and tells whether there is one.
 func (c *cursor) load(moved bool) bool {
-	c.chunk.clear()
+	for c.read(moved) {
+		if !c.hide() {
+			return true
+		}
+		moved = c.it.Next()
+	}
+	return false
+}
+
+// loadNewer is load for an iterator that has moved to a newer one, or the last: it
+// does not look further when that lies in the tail too.
+func (c *cursor) loadNewer(moved bool) bool { return c.read(moved) && !c.hide() }
+
+// hide takes from the loaded chunk what the tail has too, which was written since, and
+// tells whether nothing is left.
+func (c *cursor) hide() bool {
+	if len(c.tail) == 0 {
+		return false
+	}
+	first := c.tail[len(c.tail)-1].id(0)
+	if c.loaded.compare(c.loaded.len()-1, first) < 0 {
+		return false
+	}
+	c.loaded.messages = c.loaded.messages[:c.loaded.below(first)]
+	return c.loaded.len() == 0
+}
+
+// read reads the chunk to which the iterator has moved, all of it.
+func (c *cursor) read(moved bool) bool {
+	c.loaded.clear()
+	c.stand(len(c.tail))
 	if !moved {
 		return false
 	}
 	key := c.it.Key()
 	err := errDamagedRow
 	if len(key) == len(c.key)+len(ulid.ULID{}) {
-		err = c.chunk.read(c.it.Value())
+		err = c.loaded.read(c.it.Value())
 	}
-	if err == nil && (c.chunk.len() == 0 || c.chunk.compare(0, rowID(key)) != 0) {
-		c.chunk.clear()
+	if err == nil && (c.loaded.len() == 0 || c.loaded.compare(0, rowID(key)) != 0) {
+		c.loaded.clear()
 		err = errDamagedRow
 	}
 	c.damage = err
@@ -290,7 +354,7 @@ func (c *cursor) error() error {
 // whether there is one. Newer rows come first.
 func (c *cursor) below(bucket uint32, id ulid.ULID) bool {
 	prefix := c.enter(bucket)
-	if !c.chunk.covers(id) || c.chunk.compare(0, id) == 0 {
+	if (!c.chunk.covers(id) || c.chunk.compare(0, id) == 0) && !c.inTail(func(t *chunk) bool { return t.compare(0, id) < 0 }) {
 		if !c.load(c.it.SeekGE(append(appendRowID(prefix, id), 0))) {
 			return false
 		}
@@ -299,13 +363,23 @@ func (c *cursor) below(bucket uint32, id ulid.ULID) bool {
 	return true
 }
 
+// inTail moves into the newest part of the tail that fits, and tells whether one does.
+func (c *cursor) inTail(fits func(*chunk) bool) bool {
+	for n := range c.tail {
+		if fits(&c.tail[n]) {
+			c.stand(n)
+			return true
+		}
+	}
+	return false
+}
+
 // from moves to the oldest message in the bucket with an id that is not below id,
 // and tells whether there is one.
 func (c *cursor) from(bucket uint32, id ulid.ULID) bool {
 	prefix := c.enter(bucket)
-	if id == (ulid.ULID{}) || !c.chunk.covers(id) && !c.load(c.it.SeekGE(appendRowID(prefix, id))) {
-		c.at = 0
-		return c.error() == nil && c.load(c.it.Last()) // all are newer
+	if id == (ulid.ULID{}) || !c.seek(prefix, id) {
+		return c.error() == nil && c.oldest() // all are newer
 	}
 	if c.at = c.chunk.below(id); c.at < c.chunk.len() {
 		return true
@@ -314,10 +388,29 @@ func (c *cursor) from(bucket uint32, id ulid.ULID) bool {
 	return c.newer()
 }
 
+// seek moves to the newest chunk that begins at id or before, and tells whether there
+// is one.
+func (c *cursor) seek(prefix []byte, id ulid.ULID) bool {
+	return c.chunk.covers(id) || c.inTail(func(t *chunk) bool { return t.compare(0, id) <= 0 }) ||
+		c.load(c.it.SeekGE(appendRowID(prefix, id)))
+}
+
+// oldest moves to the oldest message in the bucket.
+func (c *cursor) oldest() bool {
+	c.at = 0
+	if c.loadNewer(c.it.Last()) {
+		return true
+	}
+	if c.error() != nil || len(c.tail) == 0 {
+		return false
+	}
+	c.stand(len(c.tail) - 1)
+	return true
+}
+
 // find moves to the message id in the bucket, and tells whether there is one.
 func (c *cursor) find(bucket uint32, id ulid.ULID) bool {
-	prefix := c.enter(bucket)
-	if !c.chunk.covers(id) && !c.load(c.it.SeekGE(appendRowID(prefix, id))) {
+	if !c.seek(c.enter(bucket), id) {
 		return false
 	}
 	c.at = c.chunk.below(id)
@@ -326,12 +419,20 @@ func (c *cursor) find(bucket uint32, id ulid.ULID) bool {
 
 // older moves to the message before that where the cursor stands.
 func (c *cursor) older() bool {
-	if c.at > 0 {
+	switch {
+	case c.at > 0:
 		c.at--
 		return true
-	}
-	if !c.load(c.it.Next()) {
-		return false
+	case c.part+1 < len(c.tail):
+		c.stand(c.part + 1)
+	case c.part < len(c.tail):
+		if !c.load(c.it.First()) {
+			return false
+		}
+	default:
+		if !c.load(c.it.Next()) {
+			return false
+		}
 	}
 	c.at = c.chunk.len() - 1
 	return true
@@ -343,7 +444,14 @@ func (c *cursor) newer() bool {
 		return true
 	}
 	c.at = 0
-	return c.load(c.it.Prev())
+	if c.part == len(c.tail) && c.loadNewer(c.it.Prev()) {
+		return true
+	}
+	if c.error() != nil || c.part == 0 {
+		return false
+	}
+	c.stand(c.part - 1)
+	return true
 }
 
 // ordinal is that of the message where the cursor stands.
@@ -385,6 +493,15 @@ func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
 	var err error
 	if sc.floor, err = r.floor(c, owner); err == nil {
 		sc.begin(c, sp.last, owner, peer)
+		if !sc.whole {
+			sc.messages.begin(c, sp.last, owner, "")
+		}
+		r.tail.mu.RLock()
+		sc.setTails(r, c, sp)
+		if !sc.whole {
+			sc.messages.setTails(r, c, sp)
+		}
+		r.tail.mu.RUnlock()
 		sc.it, err = r.db.NewIter(&sc.bounds)
 	}
 	if err != nil {
@@ -413,7 +530,6 @@ func (sc *scan) message(id ulid.ULID) (content []byte, err error) {
 	if !sc.whole {
 		// Its own iterator, so that a walk through the conversation can go on.
 		if c = &sc.messages; c.it == nil {
-			c.begin(sc.class, bucket, sc.owner, "")
 			if c.it, err = sc.it.Clone(pebble.CloneOptions{IterOptions: &c.bounds}); err != nil {
 				return nil, err
 			}

@@ -200,12 +200,21 @@ func (s *Store) Check(ctx context.Context, progress func(records int)) (report C
 	}
 	defer s.maintaining.Unlock()
 	var live *pebble.Snapshot
-	events, err := s.log.Snapshot(func() { live = s.rows.db.NewSnapshot() })
+	var failed error
+	events, err := s.log.Snapshot(func() {
+		s.applying.Lock()
+		defer s.applying.Unlock()
+		failed = s.rows.writeTail()
+		live = s.rows.db.NewSnapshot()
+	})
 	if err != nil {
 		return report, err
 	}
 	defer events.Close()
 	defer live.Close()
+	if failed != nil {
+		return report, failed
+	}
 
 	fresh, err := s.createRows(filepath.Join(s.dir, "check"))
 	if err != nil {
@@ -245,6 +254,9 @@ func (s *Store) Check(ctx context.Context, progress func(records int)) (report C
 		for _, id := range strays {
 			report.differ("record %s: it lies behind the end of the log, and the log did not write it", id)
 		}
+	}
+	if err := fresh.writeTail(); err != nil {
+		return report, err
 	}
 	return report, compare(ctx, &report, live, fresh.db)
 }

@@ -43,6 +43,7 @@ type Options struct {
 	Progress func(records int)
 
 	tallies int // that are remembered at least, 0: many; tests want few
+	tail    int // bytes of the tail that are gathered, 0: many; tests want few
 }
 
 // Store holds the rows of one log. It is made by Open.
@@ -71,6 +72,7 @@ type rows struct {
 	dir      string
 	position ulid.ULID
 	tallies  tallies
+	tail     tail
 
 	tops tops
 
@@ -102,6 +104,9 @@ func Open(dir string, l *log.Log, o Options) (*Store, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
+	}
+	if o.tail == 0 {
+		o.tail = tailBytes
 	}
 	if o.Retention == nil {
 		o.Retention = func(log.Class) time.Duration { return 0 }
@@ -223,7 +228,7 @@ func pebbleOptions(o Options) *pebble.Options {
 		FormatMajorVersion:          pebble.FormatNewest,
 		DisableWAL:                  true, // the log is the write-ahead log
 		Merger:                      joining,
-		MemTableSize:                32 << 20, // it counts against the cache
+		MemTableSize:                8 << 20, // a full tail is more than half of it, and becomes a table at once
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       8, // which is four layers of tables, each of all owners
 		L0StopWritesThreshold:       24,
@@ -325,7 +330,8 @@ func (s *Store) createRows(dir string) (*rows, error) {
 	return r, nil
 }
 
-// complete marks r as the generation to open from now on, durably.
+// complete marks r as the generation to open from now on, durably. What of it is in
+// the tail alone is folded again when it is opened after a crash.
 func (r *rows) complete() error {
 	if err := r.db.Set(keyComplete, nil, pebble.NoSync); err != nil {
 		return err
@@ -362,12 +368,13 @@ func (s *Store) Close() error {
 	if err := s.rows.fs.Trouble(); err != nil {
 		return fmt.Errorf("the rows are left as they are, and folded from the log at the next start: %w", err)
 	}
-	err := s.rows.db.Flush()
+	err := errors.Join(s.rows.writeTail(), s.rows.db.Flush())
 	return errors.Join(err, s.rows.close())
 }
 
 func (r *rows) close() error {
 	defer r.fs.Close()
+	_ = r.waitTail() // whoever needed it has asked before
 	return r.db.Close()
 }
 
@@ -396,14 +403,17 @@ func (s *Store) Apply(records []log.Record) error {
 func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error) {
 	for len(records) > 0 {
 		// What deletes or rewrites rows has a batch of its own: it reads what was written
-		// before, and what comes after it may lie in a bucket that it empties, and must
-		// find it empty.
+		// before, all in the engine, and what comes after it may lie in a bucket that it
+		// empties, and must find it empty.
 		n := slices.IndexFunc(records, func(rec log.Record) bool { return removes(rec.Event) })
 		switch {
 		case n < 0:
 			n = len(records)
 		case n == 0:
 			n = 1
+			if err := r.writeTail(); err != nil {
+				return nil, err
+			}
 		}
 		owners, err := s.foldBatch(r, records[:n])
 		if err != nil {
@@ -417,6 +427,14 @@ func (s *Store) fold(r *rows, records []log.Record) (changed []string, err error
 
 // foldBatch is fold for what one batch takes.
 func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err error) {
+	if r.tail.failed != nil {
+		return nil, r.tail.failed
+	}
+	defer func() {
+		if err != nil {
+			r.tail.failed = err // it may have what the position does not tell of
+		}
+	}()
 	b := r.db.NewBatch()
 	defer b.Close()
 	w := &writer{rows: r, store: s, batch: b, leaves: r.leaves}
@@ -430,18 +448,17 @@ func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err 
 		}
 		position = rec.ID
 	}
-	if err := b.Set(keyPosition, position[:], nil); err != nil {
-		return nil, err
-	}
 	old := r.widenSpans(w.touched)
 	if old || w.others {
 		r.tops.forget()
 	}
-	if err := r.commit(b, w.moved); err != nil {
-		return nil, err
-	}
-	if old || w.others {
-		r.tops.forget() // what queries have noted meanwhile
+	if !b.Empty() {
+		if err := r.commitWithTail(b, position, w.moved); err != nil {
+			return nil, err
+		}
+		if old || w.others {
+			r.tops.forget() // what queries have noted meanwhile
+		}
 	}
 	r.position = position
 	r.grow(w.leaves)
@@ -449,6 +466,9 @@ func (s *Store) foldBatch(r *rows, records []log.Record) (changed []string, err 
 		r.tallies.forget(r.spans) // those of the rows that are gone among them
 	}
 	r.tallies.turn(r.spans)
+	if p := r.tail.parts[0]; p != nil && p.bytes >= s.opts.tail {
+		return w.changed, r.turnTail()
+	}
 	return w.changed, nil
 }
 

@@ -405,6 +405,9 @@ func TestExpiryGivesSpaceBack(t *testing.T) {
 		}
 		now = now.Add(time.Minute)
 	}
+	if err := s.settleTail(); err != nil {
+		t.Fatal(err)
+	}
 	logBefore, rowsBefore := l.Stats().DiskBytes, s.Stats().DiskBytes
 	if logBefore < 20e6 || rowsBefore < 20e6 {
 		t.Fatalf("only %d and %d bytes are on disk", logBefore, rowsBefore)

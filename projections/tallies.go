@@ -64,12 +64,16 @@ func (t *tallies) turn(spans map[log.Class]span) {
 	t.older, t.recent = t.recent, nil
 }
 
-func (t *tallies) get(prefix []byte) (n tally, key [2]uint64, ok bool) {
-	key = [2]uint64{maphash.Bytes(t.seeds[0], prefix), maphash.Bytes(t.seeds[1], prefix)}
+// hash is the key of prefix.
+func (t *tallies) hash(prefix []byte) [2]uint64 {
+	return [2]uint64{maphash.Bytes(t.seeds[0], prefix), maphash.Bytes(t.seeds[1], prefix)}
+}
+
+func (t *tallies) get(key [2]uint64) (n tally, ok bool) {
 	if n, ok = t.recent[key]; !ok {
 		n, ok = t.older[key]
 	}
-	return n, key, ok
+	return n, ok
 }
 
 func (t *tallies) set(key [2]uint64, n tally) {
@@ -83,7 +87,8 @@ func (t *tallies) isWhole(c log.Class, bucket uint32) bool { return bucket >= t.
 
 // raise takes note of a row that keeps the place of others.
 func (t *tallies) raise(c log.Class, bucket uint32, prefix []byte, n tally) {
-	if known, key, ok := t.get(prefix); ok || t.isWhole(c, bucket) {
+	key := t.hash(prefix)
+	if known, ok := t.get(key); ok || t.isWhole(c, bucket) {
 		if known.chunk.Compare(n.chunk) > 0 {
 			n.chunk = known.chunk
 		}
@@ -92,15 +97,11 @@ func (t *tallies) raise(c log.Class, bucket uint32, prefix []byte, n tally) {
 }
 
 // next is the tally with the message id of that size, which comes next under prefix,
-// in a conversation or an archive.
-func (w *writer) next(c log.Class, bucket uint32, prefix []byte, conversation bool, id ulid.ULID, size uint64) (tally, error) {
-	t := &w.rows.tallies
-	n, key, ok := t.get(prefix)
-	if !ok && !t.isWhole(c, bucket) {
-		var err error
-		if n, err = w.rows.newest(prefix, conversation); err != nil {
-			return tally{}, err
-		}
+// in a conversation or an archive; key is the prefix's.
+func (w *writer) next(c log.Class, bucket uint32, prefix []byte, key [2]uint64, conversation bool, id ulid.ULID, size uint64) (tally, error) {
+	n, err := w.rows.last(c, bucket, prefix, key, conversation)
+	if err != nil {
+		return tally{}, err
 	}
 	if n.ordinal == math.MaxUint64 {
 		return tally{}, errors.New("the rows are damaged: an ordinal is out of range")
@@ -112,8 +113,27 @@ func (w *writer) next(c log.Class, bucket uint32, prefix []byte, conversation bo
 	if begins(n.ordinal, size) {
 		n.chunk = id
 	}
-	t.set(key, n)
 	return n, nil
+}
+
+// last is the tally with the newest message under prefix.
+func (r *rows) last(c log.Class, bucket uint32, prefix []byte, key [2]uint64, conversation bool) (tally, error) {
+	if row := r.tail.parts[0].find(key); row != nil {
+		return row.tally, nil
+	}
+	if n, ok := r.tallies.get(key); ok {
+		return n, nil
+	}
+	r.tail.mu.RLock()
+	full := r.tail.parts[1]
+	r.tail.mu.RUnlock()
+	if row := full.find(key); row != nil {
+		return row.tally, nil
+	}
+	if r.tallies.isWhole(c, bucket) {
+		return tally{}, nil
+	}
+	return r.newest(prefix, conversation)
 }
 
 // newest reads the tally of the newest row under prefix, zero if there is none.

@@ -193,6 +193,10 @@ func (s *Store) Surplus(q Query, keep Usage) (up ulid.ULID, ok bool, err error) 
 // bucket and each once. It stops at the first error, which it yields.
 func (s *Store) Owners(c log.Class) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
+		if err := s.settleTail(); err != nil {
+			yield("", fmt.Errorf("list the owners of archives: %w", err))
+			return
+		}
 		seen := make(map[string]bool)
 		from := bucketKey(c, 0)
 		for from != nil {

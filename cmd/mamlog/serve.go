@@ -23,6 +23,7 @@ import (
 	"mamlog/attach/c2s"
 	"mamlog/attach/component"
 	"mamlog/cmd/mamlog/config"
+	"mamlog/log"
 )
 
 // stopWithin is how long what is under way at the end may take.
@@ -128,6 +129,7 @@ func (s *server) run(ctx context.Context) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // gives a second signal back its power to end the process
+	log.EnsureProcs()
 	level, err := zapcore.ParseLevel(s.config.LogLevel)
 	if err != nil {
 		return err
