@@ -197,7 +197,8 @@ type scan struct {
 	span     span      // buckets that may hold something
 	empty    bool      // none does
 	turn     uint64
-	messages cursor // in the rows of the archive, unless whole; opened when it is needed
+	parts    [2]*part // of the tail, that are held
+	messages cursor   // in the rows of the archive, unless whole; opened when it is needed
 
 	// What the walk has found out of the ranks that count and index need.
 	known [2]knownRank
@@ -497,6 +498,7 @@ func (r *rows) newScan(c log.Class, owner, peer string) (*scan, error) {
 			sc.messages.begin(c, sp.last, owner, "")
 		}
 		r.tail.mu.RLock()
+		sc.parts = r.tail.hold()
 		sc.setTails(r, c, sp)
 		if !sc.whole {
 			sc.messages.setTails(r, c, sp)
@@ -519,6 +521,7 @@ func (sc *scan) all(q *Query) interval {
 func (sc *scan) close() {
 	sc.messages.close()
 	sc.cursor.close()
+	release(sc.parts)
 	*sc = scan{cursor: sc.cursor, messages: sc.messages, numbers: sc.numbers}
 	scans.Put(sc)
 }

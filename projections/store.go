@@ -70,6 +70,7 @@ type rows struct {
 	db       *pebble.DB
 	fs       *disk.FS
 	dir      string
+	cache    *pebble.Cache // nil: one of db's own
 	position ulid.ULID
 	tallies  tallies
 	tail     tail
@@ -216,7 +217,7 @@ func (s *Store) newRows(dir string) (*rows, error) {
 		return nil, err
 	}
 	fs.Watch()
-	return &rows{db: db, fs: fs, dir: dir, tallies: newTallies(o.tallies), widths: make(map[log.Class]width), spans: make(map[log.Class]span)}, nil
+	return &rows{db: db, fs: fs, dir: dir, cache: o.Cache, tallies: newTallies(o.tallies), widths: make(map[log.Class]width), spans: make(map[log.Class]span)}, nil
 }
 
 func pebbleOptions(o Options) *pebble.Options {
@@ -375,6 +376,9 @@ func (s *Store) Close() error {
 func (r *rows) close() error {
 	defer r.fs.Close()
 	_ = r.waitTail() // whoever needed it has asked before
+	if r.tail.reserved != nil {
+		r.tail.reserved()
+	}
 	return r.db.Close()
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/oklog/ulid/v2"
@@ -27,14 +28,15 @@ type tail struct {
 	mu    sync.RWMutex // held for writing while readers may look
 	parts [2]*part     // newest first; nil where there is none
 
-	expected int // bytes of messages in the next part: as many as in the last full one
+	spare    *part  // empty, with the memory of one that was written
+	reserved func() // gives back to the cache what the tail takes of its size; nil before it was full once
 
 	writing chan error // what becomes of the full one; nil without one
 	failed  error      // nothing is written any more
 }
 
 // tailBytes is how much memory a part takes before it is full.
-const tailBytes = 32 << 20
+const tailBytes = 16 << 20
 
 // part is one of the two. Only the folder changes it, and none once it is full.
 type part struct {
@@ -48,10 +50,24 @@ type part struct {
 	// Ids and contents of messages, one after the other, once for all rows that have
 	// them. What is there does not change, since readers have it.
 	messages []byte
+	readers  atomic.Int32 // who have it
 
-	// Pieces of memory from which rows are cut.
-	prefixes []byte
-	spans    []messageSpan
+	// Memory from which rows are cut.
+	prefixes pieces[byte]
+	spans    pieces[messageSpan]
+}
+
+func newPart() *part {
+	return &part{index: make(map[[2]uint64]int), prefixes: pieces[byte]{size: 64 << 10}, spans: pieces[messageSpan]{size: 4 << 10}}
+}
+
+// empty makes the part a new one with the memory of the old.
+func (p *part) empty() *part {
+	clear(p.index)
+	clear(p.rows)
+	p.prefixes.empty()
+	p.spans.empty()
+	return &part{index: p.index, rows: p.rows[:0], buckets: p.buckets[:0], messages: p.messages[:0], prefixes: p.prefixes, spans: p.spans}
 }
 
 type classBucket struct {
@@ -69,26 +85,39 @@ type tailRow struct {
 	begins   []int32   // which messages begin a chunk
 }
 
-// The sizes of the pieces.
-const (
-	pieceBytes = 64 << 10
-	pieceSpans = 4 << 10
-)
-
 // rowHeadSize is how much a row takes beside its prefix and value, at most.
 const rowHeadSize = 1 + len(ulid.ULID{}) + 2*binary.MaxVarintLen32
 
-// cut takes n from the piece of memory, of which there are new ones of the size block.
-func cut[T any](piece *[]T, n, block int) []T {
-	if n > block/4 {
+// pieces are pieces of memory of one size.
+type pieces[T any] struct {
+	size int
+	all  [][]T // those before used are full, and that at used is cut
+	used int
+}
+
+// cut returns room for n.
+func (p *pieces[T]) cut(n int) []T {
+	if n > p.size/4 {
 		return make([]T, 0, n)
 	}
-	if n > cap(*piece)-len(*piece) {
-		*piece = make([]T, 0, block)
+	if p.used < len(p.all) && n > cap(p.all[p.used])-len(p.all[p.used]) {
+		p.used++
 	}
+	if p.used == len(p.all) {
+		p.all = append(p.all, make([]T, 0, p.size))
+	}
+	piece := &p.all[p.used]
 	from := len(*piece)
 	*piece = (*piece)[:from+n]
 	return (*piece)[from : from : from+n]
+}
+
+// empty lets all be cut anew.
+func (p *pieces[T]) empty() {
+	for i := range p.all {
+		p.all[i] = p.all[i][:0]
+	}
+	p.used = 0
 }
 
 // addition is a message for one row.
@@ -105,11 +134,13 @@ func (t *tail) add(c log.Class, bucket uint32, id ulid.ULID, content []byte, all
 	defer t.mu.Unlock()
 	p := t.parts[0]
 	if p == nil {
-		p = &part{index: make(map[[2]uint64]int), messages: make([]byte, 0, t.expected)}
+		if p, t.spare = t.spare, nil; p == nil {
+			p = newPart()
+		}
 		t.parts[0] = p
 	}
 	if n := len(p.messages) + len(id) + len(content); n > cap(p.messages) {
-		p.messages = append(make([]byte, 0, max(2*cap(p.messages), n, pieceBytes)), p.messages...)
+		p.messages = append(make([]byte, 0, max(2*cap(p.messages), n, 64<<10)), p.messages...)
 	}
 	at := messageSpan{id: uint32(len(p.messages))}
 	p.messages = append(p.messages, id[:]...)
@@ -135,7 +166,7 @@ func (t *tail) add(c log.Class, bucket uint32, id ulid.ULID, content []byte, all
 			r.begins = append(r.begins, int32(n))
 		}
 		if n == cap(r.messages) { // what it had stays as it is, for readers
-			r.messages = append(cut(&p.spans, max(2*n, 1), pieceSpans), r.messages...)
+			r.messages = append(p.spans.cut(max(2*n, 1)), r.messages...)
 			p.bytes += 2 * 24 * cap(r.messages)
 		}
 		r.messages, r.tally = append(r.messages, at), a.tally
@@ -149,7 +180,7 @@ func (p *part) row(c log.Class, bucket uint32, a *addition) *tailRow {
 	}
 	p.index[a.key] = len(p.rows)
 	p.bytes += len(a.prefix) + 256 // the row and its place in the index
-	p.rows = append(p.rows, tailRow{prefix: append(cut(&p.prefixes, len(a.prefix), pieceBytes), a.prefix...), key: a.key})
+	p.rows = append(p.rows, tailRow{prefix: append(p.prefixes.cut(len(a.prefix)), a.prefix...), key: a.key})
 	if cb := (classBucket{c, bucket}); !slices.Contains(p.buckets, cb) {
 		p.buckets = append(p.buckets, cb)
 	}
@@ -221,7 +252,9 @@ func (r *rows) turnTail() error {
 		return nil
 	}
 	full.upTo = r.position
-	r.tail.expected = len(full.messages)
+	if r.tail.reserved == nil {
+		r.tail.reserved = r.reserve()
+	}
 	r.remember(full)
 	r.tail.show([2]*part{nil, full})
 	done := make(chan error, 1)
@@ -266,7 +299,7 @@ func (r *rows) commitWithTail(b *pebble.Batch, position ulid.ULID, moved bool) e
 	}
 	p := r.tail.parts[0]
 	if p == nil {
-		p = new(part)
+		p = newPart()
 	}
 	p.upTo = position
 	r.remember(p)
@@ -299,6 +332,37 @@ func (t *tail) drop(p *part) {
 	for i := range t.parts {
 		if t.parts[i] == p {
 			t.parts[i] = nil
+			if p.readers.Load() == 0 {
+				t.spare = p.empty()
+			}
+		}
+	}
+}
+
+// reserve takes what a tail in use needs from what the cache may have: two parts, and
+// the batch that one of them becomes.
+func (r *rows) reserve() (release func()) {
+	if r.cache == nil {
+		return func() {}
+	}
+	return r.cache.Reserve(int(min(3*tailBytes, r.cache.MaxSize()/4)))
+}
+
+// hold returns the parts as they are, which nobody empties until they are released.
+// r.tail.mu is held.
+func (t *tail) hold() [2]*part {
+	for _, p := range t.parts {
+		if p != nil {
+			p.readers.Add(1)
+		}
+	}
+	return t.parts
+}
+
+func release(parts [2]*part) {
+	for _, p := range parts {
+		if p != nil {
+			p.readers.Add(-1)
 		}
 	}
 }
@@ -322,8 +386,8 @@ type bucketTail struct {
 }
 
 // tails appends to found what there is under the key, which is a prefix, in the buckets
-// of sp; the key's bucket changes. It is good for ever, and belongs to iterators that
-// are opened later. r.tail.mu is held.
+// of sp; the key's bucket changes. It is good while the parts are held, and belongs to
+// iterators that are opened later. r.tail.mu is held.
 func (r *rows) tails(found []bucketTail, c log.Class, sp span, key []byte) []bucketTail {
 	for i, p := range r.tail.parts {
 		if p == nil {

@@ -125,11 +125,11 @@ func (r *rows) last(c log.Class, bucket uint32, prefix []byte, key [2]uint64, co
 		return n, nil
 	}
 	r.tail.mu.RLock()
-	full := r.tail.parts[1]
-	r.tail.mu.RUnlock()
-	if row := full.find(key); row != nil {
+	if row := r.tail.parts[1].find(key); row != nil { // it has not been written yet
+		defer r.tail.mu.RUnlock()
 		return row.tally, nil
 	}
+	r.tail.mu.RUnlock()
 	if r.tallies.isWhole(c, bucket) {
 		return tally{}, nil
 	}
