@@ -38,11 +38,22 @@ func EngineListener(l *zap.Logger) *pebble.EventListener {
 }
 
 // CompactRange makes the engine's files forget what was deleted or overwritten from one
-// key to another, the other not among them.
+// key to another, the other not among them. No key may be from without its last byte,
+// or to with a zero behind it.
 func CompactRange(ctx context.Context, db *pebble.DB, from, to []byte) error {
 	// The engine looks only at the start how deep there are tables, and a compaction that
 	// is under way then can put some deeper. It finds those the second time.
+	//
+	// It merges nothing that lies deepest already, where a compaction may have kept what
+	// somebody still read then. Two deletions of nothing, one at each end, make a table
+	// that has to be merged with all between them.
+	from, to = from[:max(1, len(from)-1)], append(to[:len(to):len(to)], 0)
 	for range 2 {
+		for _, key := range [][]byte{from, to} {
+			if err := db.Delete(key, pebble.NoSync); err != nil {
+				return err
+			}
+		}
 		if err := db.Compact(ctx, from, to, false); err != nil {
 			return err
 		}

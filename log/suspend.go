@@ -106,6 +106,7 @@ func (l *Log) release() {
 		g.waiters = nil
 		l.doubt = g
 	}
+	behind := l.applied.Load().Compare(*l.durable.Load()) < 0
 	open := l.open
 	waiters = append(waiters, open.waiters...)
 	open.waiters = nil
@@ -124,7 +125,7 @@ func (l *Log) release() {
 		_ = open.batch.Close()
 	}
 	for _, w := range waiters {
-		if len(w.ids) == 0 {
+		if len(w.ids) == 0 && !behind {
 			w.done(nil, nil) // it only waited for those before it
 			continue
 		}
