@@ -140,7 +140,7 @@ func (s *Store) scrub(ctx context.Context, what string, bounds func(*rows) (from
 		return nil
 	}
 	r := s.rows
-	if err := errors.Join(r.db.Flush(), log.CompactRange(ctx, r.db, from, to), log.Deleted(ctx, r.db, r.fs, r.dir)); err != nil {
+	if err := errors.Join(s.succeed(r), r.db.Flush(), log.CompactRange(ctx, r.db, from, to), log.Deleted(ctx, r.db, r.fs, r.dir)); err != nil {
 		return fmt.Errorf("scrub %s: %w", what, err)
 	}
 	return nil

@@ -34,6 +34,9 @@ func (s *Store) Rebuild(progress func(records int)) (err error) {
 		return errBusy
 	}
 	defer s.maintaining.Unlock()
+	if err := s.succeed(s.rows); err != nil {
+		return err
+	}
 	n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(s.rows.dir), "rows-"))
 	if err != nil {
 		return err
@@ -47,12 +50,26 @@ func (s *Store) Rebuild(progress func(records int)) (err error) {
 	if err != nil {
 		return errors.Join(err, s.drop(fresh))
 	}
-	// Until it is complete the old generation is what would be opened, and brought up
-	// to the end of the log.
-	if err := fresh.complete(); err != nil {
-		return errors.Join(err, old.close())
+	fresh.replaces = old.dir
+	return errors.Join(old.close(), s.succeed(fresh))
+}
+
+// succeed makes r, which is in use, what is opened from now on, and drops the rows
+// before it. Until then they would be opened, and brought up to the end of the log: if
+// the disk does not let that be done, Scrub must do it, since they still have what
+// it is to make forget.
+func (s *Store) succeed(r *rows) error {
+	if r.replaces == "" {
+		return nil
 	}
-	return s.drop(old)
+	if err := r.complete(); err != nil {
+		return err
+	}
+	if err := disk.RemoveAll(s.opts.FS, r.replaces); err != nil {
+		return err
+	}
+	r.replaces = ""
+	return nil
 }
 
 // exchange folds the log into fresh and lets queries and appends go there.

@@ -70,6 +70,7 @@ type rows struct {
 	db       *pebble.DB
 	fs       *disk.FS
 	dir      string
+	replaces string        // dir of the rows that these take the place of; "" when those are gone
 	cache    *pebble.Cache // nil: one of db's own
 	position ulid.ULID
 	tallies  tallies
