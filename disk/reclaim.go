@@ -73,13 +73,16 @@ func isSystems(fsys vfs.FS) bool {
 // has that name, durably; what the process does not come to before it ends is
 // left for RemoveRest.
 func RemoveAll(fsys vfs.FS, dir string) error {
-	if !isSystems(fsys) {
-		return fsys.RemoveAll(dir)
-	}
 	if _, err := fsys.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	parent := filepath.Dir(dir)
+	if !isSystems(fsys) {
+		if err := fsys.RemoveAll(dir); err != nil {
+			return err
+		}
+		return SyncDir(fsys, parent)
+	}
 	for n := 1; ; n++ {
 		name := filepath.Join(parent, gone+strconv.Itoa(n))
 		if err := fsys.Rename(dir, name); errors.Is(err, fs.ErrExist) {

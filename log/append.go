@@ -293,8 +293,8 @@ func (l *Log) poke() {
 }
 
 // commit, sync, deliver and apply are the four stages of the writer. While one group
-// syncs, the one before is acknowledged and applied, and the next gathers: groups
-// are as large as they can be without anybody waiting longer for it.
+// syncs, the next gathers, and those before are applied. It is committed when the other
+// is acknowledged, and its senders have had their turn to append again.
 func (l *Log) commit() {
 	defer close(l.committed)
 	before := 0

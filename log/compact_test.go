@@ -79,3 +79,45 @@ func TestCompactRangeBesideACompaction(t *testing.T) {
 		t.Errorf("of 200 kB that were deleted %d bytes are left:\n%s", m.Total().TablesSize, m)
 	}
 }
+
+// What a compaction kept for a reader, in the deepest level there is, CompactRange
+// makes the files forget when the reader has gone.
+func TestCompactRangeInTheDeepestLevel(t *testing.T) {
+	db, err := pebble.Open("db", &pebble.Options{
+		FS: vfs.NewMem(), Logger: EngineLogger(zap.NewNop()), FormatMajorVersion: pebble.FormatNewest, DisableAutomaticCompactions: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	noise := rand.NewChaCha8([32]byte{})
+	value := make([]byte, 100_000)
+	noise.Read(value)
+	compact := func() {
+		t.Helper()
+		if err := db.Compact(t.Context(), []byte("k"), []byte("l"), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Set([]byte("key"), value, pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	compact()
+	reader := db.NewSnapshot()
+	if err := db.Delete([]byte("key"), pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	compact()
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if size := db.Metrics().Total().TablesSize; size < 100_000 {
+		t.Fatalf("the reader's value has %d bytes", size)
+	}
+	if err := CompactRange(t.Context(), db, []byte("ka"), []byte("l")); err != nil {
+		t.Fatal(err)
+	}
+	if m := db.Metrics(); m.Total().TablesSize > 1000 {
+		t.Errorf("of 100 kB that were deleted %d bytes are left:\n%s", m.Total().TablesSize, m)
+	}
+}

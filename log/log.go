@@ -127,7 +127,7 @@ type Log struct {
 	stats  struct{ records, commits, bytes, duplicates, refused atomic.Uint64 }
 
 	wake      chan struct{}
-	syncing   chan struct{} // holds something while a group is between commit and sync
+	syncing   chan struct{} // holds something while a group is between commit and acknowledgement
 	committed chan *group
 	synced    chan *group
 	applying  chan *group

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -56,5 +57,40 @@ func TestSettle(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSettleBehind: while the log is suspended and a follower is behind what is durable,
+// nobody is told that all is applied.
+func TestSettleBehind(t *testing.T) {
+	l := open(t, vfs.NewMem(), nil)
+	defer l.Close()
+	f := &slow{release: make(chan struct{})}
+	if err := l.Follow(f, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if _, err := l.AppendWait(ctx, Entry{Event: message("a@h", "durable")}); err != nil {
+		t.Fatal(err)
+	}
+	l.syncing <- struct{}{} // so that nothing is committed, and release finds it waiting
+	l.Suspend("the test", syscall.EIO)
+	if err := l.Settle(ctx); !errors.Is(err, ErrSuspended) {
+		t.Errorf("a message is not applied, and all is settled: %v", err)
+	}
+	<-l.syncing
+	close(f.release)
+	if err := l.Await(); err != nil {
+		t.Fatal(err)
+	}
+	l.Suspend("the test", nil)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		err := l.Settle(ctx) // those that were in doubt may be on their way still
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, ErrSuspended) || time.Now().After(deadline) {
+			t.Fatalf("all is applied, and settling it gives %v", err)
+		}
 	}
 }

@@ -111,20 +111,13 @@ func (c *chunk) content(n int) []byte {
 	return c.value[m.content:m.end:m.end]
 }
 
-// between is what the value has of the messages from the one up to the other.
-func (c *chunk) between(from, to int) []byte {
-	at := 0
-	if from > 0 {
-		at = int(c.messages[from-1].end)
-	}
-	if to == 0 {
-		return nil
-	}
-	return c.value[at:c.messages[to-1].end]
-}
-
 // rest is what the value has from the nth message on.
-func (c *chunk) rest(n int) []byte { return c.between(n, c.len()) }
+func (c *chunk) rest(n int) []byte {
+	if n == 0 {
+		return c.value
+	}
+	return c.value[c.messages[n-1].end:]
+}
 
 // messageHeadSize is how many bytes appendHead appends at most.
 const messageHeadSize = binary.MaxVarintLen64 + len(ulid.ULID{}) + binary.MaxVarintLen64

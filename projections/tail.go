@@ -43,7 +43,6 @@ type part struct {
 	index   map[[2]uint64]int // in rows, by the hash of the prefix, see tallies
 	rows    []tailRow
 	buckets []classBucket // that rows lie in; mostly one
-	upTo    ulid.ULID     // of the record that was folded last into it
 	bytes   int           // that all of it takes, about
 	written int           // bytes that the engine gets of it, about
 
@@ -158,12 +157,12 @@ func (t *tail) add(c log.Class, bucket uint32, id ulid.ULID, content []byte, all
 		p.written += messageHeadSize + int(at.end-at.content)
 		if n == 0 {
 			r.into = a.tally.chunk
-			p.written += rowHeadSize + len(r.prefix)
-		} else if a.tally.chunk == id {
-			p.written += rowHeadSize + len(r.prefix)
 		}
 		if a.tally.chunk == id {
 			r.begins = append(r.begins, int32(n))
+		}
+		if n == 0 || a.tally.chunk == id {
+			p.written += rowHeadSize + len(r.prefix)
 		}
 		if n == cap(r.messages) { // what it had stays as it is, for readers
 			r.messages = append(p.spans.cut(max(2*n, 1)), r.messages...)
@@ -201,8 +200,9 @@ func (p *part) find(key [2]uint64) *tailRow {
 // chunk is what r has, to be read.
 func (p *part) chunk(r *tailRow) chunk { return chunk{p.messages, r.messages} }
 
-// write puts the rows of the part into the batch.
-func (p *part) write(b *pebble.Batch) error {
+// write puts the rows of the part into the batch, with the position up to which they
+// were folded.
+func (p *part) write(b *pebble.Batch, position ulid.ULID) error {
 	order := make([]*tailRow, len(p.rows))
 	for i := range p.rows {
 		order[i] = &p.rows[i]
@@ -238,7 +238,7 @@ func (p *part) write(b *pebble.Batch) error {
 			}
 		}
 	}
-	return b.Set(keyPosition, p.upTo[:], nil)
+	return b.Set(keyPosition, position[:], nil)
 }
 
 // turnTail lets the part that grows be written, and begins another. It waits while
@@ -251,17 +251,19 @@ func (r *rows) turnTail() error {
 	if full == nil {
 		return nil
 	}
-	full.upTo = r.position
+	position := r.position
 	if r.tail.reserved == nil {
 		r.tail.reserved = r.reserve()
 	}
 	r.remember(full)
-	r.tail.show([2]*part{nil, full})
+	r.tail.mu.Lock()
+	r.tail.parts = [2]*part{nil, full}
+	r.tail.mu.Unlock()
 	done := make(chan error, 1)
 	r.tail.writing = done
 	go func() {
 		b := r.db.NewBatchWithSize(full.written + 64)
-		err := full.write(b)
+		err := full.write(b, position)
 		if err == nil {
 			err = b.Commit(pebble.NoSync)
 		}
@@ -301,9 +303,8 @@ func (r *rows) commitWithTail(b *pebble.Batch, position ulid.ULID, moved bool) e
 	if p == nil {
 		p = newPart()
 	}
-	p.upTo = position
 	r.remember(p)
-	if err := p.write(b); err != nil {
+	if err := p.write(b, position); err != nil {
 		return err
 	}
 	if err := r.commit(b, moved); err != nil {
@@ -318,12 +319,6 @@ func (r *rows) remember(p *part) {
 	for i := range p.rows {
 		r.tallies.set(p.rows[i].key, p.rows[i].tally)
 	}
-}
-
-func (t *tail) show(parts [2]*part) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.parts = parts
 }
 
 func (t *tail) drop(p *part) {

@@ -1,10 +1,13 @@
 package projections
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/oklog/ulid/v2"
 )
@@ -99,5 +102,77 @@ func TestReadersSeeTheTailOnce(t *testing.T) {
 	}
 	if r, err := s.Check(t.Context(), nil); err != nil || r.Differences != 0 {
 		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// What is in the engine and not yet gone from the tail is seen once, wherever a reader
+// begins and in both directions: also a chunk of which the tail has only the newer half.
+func TestOverlapOfTailAndEngine(t *testing.T) {
+	l, s, c := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	ids := archive(t, l, c, "a@h", "b@h/x", 21)
+	if err := s.settleTail(); err != nil {
+		t.Fatal(err)
+	}
+	ids = append(ids, archive(t, l, c, "a@h", "b@h/x", 40)...)
+	if err := l.Await(); err != nil {
+		t.Fatal(err)
+	}
+	full := s.rows.tail.parts[0]
+	b := s.rows.db.NewBatch()
+	if err := errors.Join(full.write(b, s.rows.position), b.Commit(pebble.NoSync)); err != nil {
+		t.Fatal(err)
+	}
+	defer s.rows.tail.drop(full) // it is written
+	see := func(q Query, want []ulid.ULID, index int) {
+		t.Helper()
+		q.Class, q.Owner = c, "a@h"
+		page, err := s.Query(q)
+		var got []ulid.ULID
+		for _, row := range page.Rows {
+			got = append(got, row.ID)
+		}
+		if err != nil || !slices.Equal(got, want) || page.Count != len(ids) || len(want) > 0 && page.Index != index {
+			t.Errorf("%+v: %d messages from %d of %d, %v; want %d from %d", q, len(got), page.Index, page.Count, err, len(want), index)
+		}
+	}
+	for _, with := range []string{"", "b@h", "b@h/x"} {
+		see(Query{With: with, Max: 100}, ids, 0)
+		see(Query{With: with, Max: 100, Backward: true}, ids, 0)
+		for n := range ids {
+			from := max(0, n-7)
+			see(Query{With: with, Max: 7, PageAfter: ids[n]}, ids[n+1:min(len(ids), n+8)], n+1)
+			see(Query{With: with, Max: 7, PageBefore: ids[n], Backward: true}, ids[from:n], from)
+			see(Query{With: with, Max: 3, Index: n}, ids[n:min(len(ids), n+3)], n)
+		}
+	}
+}
+
+// What a reader has does not change while the tail is written and grows again.
+func TestReadersKeepTheTail(t *testing.T) {
+	l, s, c := openBoth(t, vfs.NewMem(), nil, Options{})
+	defer s.Close()
+	defer l.Close()
+	archive(t, l, c, "first@h", "b@h/x", 1) // of the class: it is written at once, with the width
+	ids := archive(t, l, c, "a@h", "b@h/x", 20)
+	var seen []ulid.ULID
+	_, err := s.Visit(Query{Class: c, Owner: "a@h", Max: 100}, func(row *Row) error {
+		if len(seen) == 0 {
+			for range 2 {
+				if err := s.settleTail(); err != nil {
+					return err
+				}
+				archive(t, l, c, "another@h", "b@h/x", 30)
+			}
+		}
+		if want := fmt.Sprintf("<message>%d</message>", len(seen)); string(row.Stanza) != want {
+			t.Errorf("message %d is %s", len(seen), row.Stanza)
+		}
+		seen = append(seen, row.ID)
+		return nil
+	})
+	if err != nil || !slices.Equal(seen, ids) {
+		t.Errorf("%v: %d messages that are not the %d", err, len(seen), len(ids))
 	}
 }
